@@ -1,0 +1,92 @@
+"The main job from a terminal: it runs, it stops and goes on, it refuses what makes no sense."
+import csv, json, os, signal, struct, subprocess, sys, time
+from pathlib import Path
+import pytest
+import project
+
+command = [sys.executable, '-c', 'from cfg_repro.digits import cfg_digits; cfg_digits()']
+environment = os.environ | {'PYTHONPATH': str(project.root), 'COLUMNS': '80'}
+
+
+def cfg_digits(*arguments, cwd):
+    return subprocess.run([*command, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def held(folder):
+    "What a directory holds: {path: bytes}."
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+@pytest.fixture(scope='module')
+def quick(tmp_path_factory):
+    "One whole quick run: its directory and what it printed."
+    folder = tmp_path_factory.mktemp('quick')
+    done = cfg_digits('--quick', cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder/'runs/digits-quick', done.stdout
+
+
+@pytest.mark.slow
+def test_quick_run(quick):
+    "Tables beside the paper's in 80 columns; CSV, figures and provenance that agree with one another."
+    out, text = quick
+    assert 'Table 1' in text and 'Table 2' in text and 'Classifier guidance' in text
+    tables = text.split('\n\np_uncond')[0].split('\nyes')[0].split('\n NO')[0]
+    assert max(map(len, tables.splitlines())) <= 80
+    rows = list(csv.DictReader((out/'cells.csv').open()))
+    about = json.loads((out/'provenance.json').read_text())
+    s = about['settings']
+    assert len(rows) == len(s['p_uncond'])*len(s['w']) + len(s['T_sweep_w'])*(len(s['T_sweep'])-1) + len(s['classifier_w'])
+    assert {float(r['fd']) > 0 and 1 <= float(r['is_mean']) <= 10 and 0 <= float(r['precision']) <= 1 for r in rows} == {True}
+    assert about['versions']['torch'] and about['floor'] > 0 and 'cfg_digits' not in about['versions']
+    for name in ('curves_p_uncond', 'curves_T', 'w', 'guidance', 'samples'):
+        png = (out/f'{name}.png').read_bytes()
+        assert png[:8] == b'\x89PNG\r\n\x1a\n' and struct.unpack('>II', png[16:24])[0] > 900
+
+
+@pytest.mark.slow
+def test_finished_work_is_not_done_again(quick):
+    "The same line over a finished run trains and samples nothing, and prints the same tables."
+    out, text = quick
+    before = {path: os.stat(out/path).st_mtime_ns for path in held(out) if path.startswith('work/') and not path.endswith('settings.json')}
+    again = cfg_digits('--quick', cwd=out.parents[1])
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[:-1] == text.splitlines()[:-1]
+    assert before == {path: os.stat(out/path).st_mtime_ns for path in before}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_and_started_again(quick, tmp_path, sign):
+    "Whatever stops it, and however: the same line ends with the rows of the run that was not stopped."
+    out, _ = quick
+    running = subprocess.Popen([*command, '--quick'], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(1200):  # stop it once there is a checkpoint, or the first cells
+        time.sleep(0.1)
+        wanted = 'work/cells/*.json' if sign == signal.SIGTERM else 'work/unet*/step-*'
+        if list((tmp_path/'runs/digits-quick').glob(wanted)) or running.poll() is not None: break
+    assert running.poll() is None, 'it was over before it could be stopped'
+    (os.killpg if sign == signal.SIGKILL else os.kill)(running.pid, sign)
+    said = running.communicate(timeout=60)[1]
+    if sign != signal.SIGKILL:
+        assert running.returncode == 130 and said.splitlines()[-1] == 'cfg_digits: stopped; the same line goes on from here'
+        assert 'Traceback' not in said
+    again = cfg_digits('--quick', cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path/'runs/digits-quick/cells.csv').read_bytes() == (out/'cells.csv').read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arguments, said', [
+    (['--seeds', '0'], 'seeds is 0'), (['--seeds', '-3'], 'seeds is -3'), (['--seeds', 'many'], "invalid int value: 'many'"),
+    (['--workers', '0'], 'workers is 0'), (['--device', 'tpu'], 'device is tpu'), (['--out', 'a_file'], 'a_file'),
+    (['--out', 'other', '--quick'], 'other settings'), (['--fast'], 'unrecognized arguments: --fast')], ids=lambda v: '_'.join(v) if isinstance(v, list) else '')
+def test_bad_input(tmp_path, arguments, said):
+    "One sentence, exit 2, and every file as it was."
+    (tmp_path/'a_file').write_text('mine')
+    (tmp_path/'other/work').mkdir(parents=True)
+    (tmp_path/'other/work/settings.json').write_text('{"seeds": 9}')
+    before = held(tmp_path)
+    done = cfg_digits(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+    assert 'Traceback' not in done.stderr and done.stdout == '' and held(tmp_path) == before

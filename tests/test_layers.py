@@ -1,0 +1,67 @@
+"The number of a notebook is its floor: a module imports from lower floors only, and importing it costs little."
+import ast, json, re, subprocess, sys
+from importlib.metadata import packages_distributions, requires
+import pytest
+import project
+
+floors, name = project.floors(), project.package.name
+each_module = pytest.mark.parametrize('module', project.modules())
+
+
+def imports(module):
+    "What a module imports, anywhere in it, in full: {'torch.nn', 'cfg_repro.schedule', ...}; and whether it does so by a star."
+    found, star = set(), False
+    for node in ast.walk(ast.parse((project.package/f'{module}.py').read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            star |= node.names[0].name == '*'
+            base = f"{name}.{node.module or ''}".strip('.') if node.level else node.module
+            found |= {f'{base}.{alias.name}' for alias in node.names} if base == name else {base}
+    return found, star
+
+
+def test_each_module_is_a_notebook():
+    assert project.modules() == sorted(floors)
+    exporting = [module for nb in project.notebooks().values() if (module := project.module_of(nb))]
+    assert len(exporting) == len(set(exporting)), 'two notebooks export to one module'
+
+
+def test_each_floor_is_taken_once():
+    numbers = [path.name[:2] for path in project.notebooks() if path.stem != 'index']
+    assert all(re.fullmatch(r'\d\d', number) for number in numbers) and len(numbers) == len(set(numbers))
+
+
+@each_module
+def test_imports_come_from_below(module):
+    found, star = imports(module)
+    ours = {full.split('.')[1] for full in found if full.startswith(f'{name}.')} - {'__version__'}
+    above = {other: floors.get(other) for other in ours if floors.get(other, 100) >= floors.get(module, -1)}
+    assert not above, f'{module} is floor {floors.get(module)} and imports {above}'
+    assert not star, f'{module} imports *'
+
+
+@each_module
+def test_imports_are_declared(module):
+    "What a module imports is in settings.ini, or is itself required by something that is (numpy by torchvision)."
+    strip = lambda requirement: re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
+    declared = {strip(r) for r in project.settings['requirements'].split()}
+    declared |= {strip(r) for d in declared for r in requires(d) or [] if 'extra ==' not in r}
+    tops = {full.split('.')[0] for full in imports(module)[0]} - set(sys.stdlib_module_names) - {name}
+    owners = packages_distributions()
+    foreign = {top for top in tops if not {d.lower().replace('_', '-') for d in owners.get(top, [top])} & declared}
+    assert not foreign
+
+
+def loaded(statement):
+    "The top-level packages that a statement loads in a fresh interpreter."
+    code = f'import sys, json; {statement}; print(json.dumps(sorted({{m.split(".")[0] for m in sys.modules}})))'
+    return set(json.loads(subprocess.run([sys.executable, '-c', code], cwd=project.root, check=True, capture_output=True, text=True).stdout))
+
+
+@pytest.mark.slow
+def test_import_costs_little_more_than_torch():
+    "The package itself, and all of Part I, load nothing heavy beside torch."
+    part_one = ', '.join(f'{name}.{module}' for module, floor in sorted(floors.items()) if floor < 9)
+    extra = loaded(f'import {name}' + (f', {part_one}' if part_one else '')) - loaded('import torch')
+    assert extra <= {name, 'fastcore'} | set(sys.stdlib_module_names) | {m for m in extra if m.startswith('_')}, extra
