@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import project
 
-command = [sys.executable, '-c', 'from cfg_repro.digits import cfg_digits; cfg_digits()']
-environment = os.environ | {'PYTHONPATH': str(project.root), 'COLUMNS': '80'}
+command = [str(Path(sys.executable).parent/'cfg_digits')]  # where pip put it
+environment = os.environ | {'COLUMNS': '80'}
 
 
 def cfg_digits(*arguments, cwd):
