@@ -47,12 +47,15 @@ from .training import (classifier_loss, last_checkpoint, load_checkpoint, new_st
                                 seeded, train)
 from .unet import NoisyClassifier, UNet
 
-# %% ../nbs/20_digits.ipynb #1aed30d8
+# %% ../nbs/20_digits.ipynb #85ace079
 NET = dict(size=8, n_classes=10, in_channels=1, channels=8, mult=(1,2), blocks=1, attention=(), head_channels=8, groups=4,
            resblock_updown=False)
-SETTINGS = dict(p_uncond=P_UNCOND, w=W, T=16, v=0.3, T_sweep=(8,16,64), T_sweep_w=(0.,0.3,0.5,1.,4.), T_sweep_p_uncond=0.1,
-                classifier_w=(1.,2.,4.,8.), n=600, classifier_steps=800, steps=500, batch_size=128, lr=4e-3, warmup=50, ema_decay=0.9999)
-QUICK = dict(p_uncond=(0.1,0.5), w=(0.,0.3,1.,4.), T=8, T_sweep=(4,8), T_sweep_w=(0.,0.3,4.), classifier_w=(1.,), n=200, classifier_steps=300, steps=120)
+SETTINGS = dict(p_uncond=P_UNCOND, w=W, T=16, v=0.3, n=600,                                             # Table 1: images a cell
+                T_sweep=(8,16,64), T_sweep_w=(0.,0.3,0.5,1.,4.), T_sweep_p_uncond=0.1,                  # Table 2
+                classifier_w=(1.,2.,4.,8.), classifier_steps=800,                                       # guidance by a classifier; the one that measures
+                steps=500, batch_size=128, lr=4e-3, warmup=50, ema_decay=0.9999)                        # training
+QUICK = dict(p_uncond=(0.1,0.5), w=(0.,0.3,1.,4.), T=8, n=200, T_sweep=(4,8), T_sweep_w=(0.,0.3,4.),
+             classifier_w=(1.,), classifier_steps=300, steps=120)
 
 # %% ../nbs/20_digits.ipynb #a379424b
 def networks(
