@@ -33,23 +33,21 @@ from matplotlib.ticker import LogLocator
 from torch import nn
 from tqdm import tqdm
 
-# %% ../nbs/20_digits.ipynb #1d14d8db
+# %% ../nbs/20_digits.ipynb #b44be507
 from .classifier_guidance import classifier_guided
 from .data import digits, to_uint8
-from .evaluate import Classifier, evaluate, fd_floor, fit_classifier
-from .experiments import (P_UNCOND, TABLE_1, TABLE_2, W, average, command, paper_rows, provenance, table,
+from .evaluate import Classifier, evaluate, fd_floor, fit_classifier, register_classifier
+from .experiments import (P_UNCOND, PRESETS, TABLE_1, TABLE_2, W, average, command, fd_at, paper_rows, provenance, table,
                                    write_csv, write_json)
 from .generate import balanced_labels, generate
 from .guidance import guided
 from .objective import eps_loss
 from .reverse import ancestral_step
-from .training import (classifier_loss, last_checkpoint, load_checkpoint, new_state, read_checkpoint, save_checkpoint,
-                                seeded, train)
+from .training import classifier_loss, last_checkpoint, new_state, read_checkpoint, seeded, train_run
 from .unet import NoisyClassifier, UNet
 
-# %% ../nbs/20_digits.ipynb #85ace079
-NET = dict(size=8, n_classes=10, in_channels=1, channels=8, mult=(1,2), blocks=1, attention=(), head_channels=8, groups=4,
-           resblock_updown=False)
+# %% ../nbs/20_digits.ipynb #6f845cbb
+NET = PRESETS['digits']['net']
 SETTINGS = dict(p_uncond=P_UNCOND, w=W, T=16, v=0.3, n=600,                                             # Table 1: images a cell
                 T_sweep=(8,16,64), T_sweep_w=(0.,0.3,0.5,1.,4.), T_sweep_p_uncond=0.1,                  # Table 2
                 classifier_w=(1.,2.,4.,8.), classifier_steps=800,                                       # guidance by a classifier; the one that measures
@@ -90,7 +88,7 @@ def cost(
 # %% ../nbs/20_digits.ipynb #b48688b6
 def _name(job): return '-'.join(v if isinstance(v, str) else f'{k[0]}{v:g}' for k,v in job.items())
 
-# %% ../nbs/20_digits.ipynb #78ee18c2
+# %% ../nbs/20_digits.ipynb #90f5d4c9
 def train_network(
     job:dict, # From `networks`
     out, # Directory of the experiment
@@ -102,10 +100,8 @@ def train_network(
     cls,decay,loss = (UNet,0.,eps_loss) if job['net'] == 'unet' else (NoisyClassifier,0.05,classifier_loss)
     with seeded(job['seed']): net = cls(**NET).to(device)
     state = new_state(net, weight_decay=decay)
-    load_checkpoint(state, run, settings)
-    for _ in train(state, digits(), steps=s['steps'], batch_size=s['batch_size'], lr=s['lr'], warmup=s['warmup'],
-                   p_uncond=job['p_uncond'], ema_decay=s['ema_decay'], seed=job['seed'], loss=loss):
-        if state.step % 100 == 0 or state.step == s['steps']: save_checkpoint(state, run, settings)
+    for _ in train_run(state, digits(), run, settings, steps=s['steps'], batch_size=s['batch_size'], lr=s['lr'], warmup=s['warmup'],
+                       p_uncond=job['p_uncond'], ema_decay=s['ema_decay'], seed=job['seed'], loss=loss, save_every=100): pass
 
 # %% ../nbs/20_digits.ipynb #e23ed3de
 def load_network(
@@ -156,7 +152,7 @@ def sampler(
     return partial(generate, model, shape=(1,8,8), labels=partial(balanced_labels, n_classes=10), seed=job['seed'], device=device,
                    T=job['T'], step=partial(ancestral_step, v=s['v']))
 
-# %% ../nbs/20_digits.ipynb #a005d303
+# %% ../nbs/20_digits.ipynb #3f09df97
 def measure(
     job:dict, # From `cells`
     out, # Directory of the experiment
@@ -166,8 +162,9 @@ def measure(
     "Sample and score a cell; its row is left in work/cells."
     path = Path(out)/'work'/'cells'/f'{_name(job)}.json'
     if path.exists(): return
-    images = torch.cat([x for x,_ in sampler(job, out, s, device)(range(s['n']))])
-    row = job | dict(v=s['v'], n=s['n']) | evaluate(images, to_uint8(digits().tensors[0]), load_classifier(out, s), splits=1)
+    images = torch.cat([batch['images'] for batch in sampler(job, out, s, device)(range(s['n']))])
+    found = evaluate(images, to_uint8(digits().tensors[0]), load_classifier(out, s), splits=1)
+    row = job | dict(v=s['v'], n=s['n']) | {k: found[k] for k in ('fd','is_mean','is_std','precision','recall')}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, row)
 
@@ -216,7 +213,7 @@ def run(
             for job in _done(pool, partial(do, out=out, s=s, device=device), jobs): bar.update(cost(job, s))
     return [json.loads((out/'work'/'cells'/f'{_name(j)}.json').read_text()) for j in cells(s)]
 
-# %% ../nbs/20_digits.ipynb #671d067e
+# %% ../nbs/20_digits.ipynb #3703620e
 def claims(
     rows:list, # All rows of an experiment
     s:dict, # Its settings
@@ -236,14 +233,10 @@ def claims(
     for a,b in zip(s['T_sweep'], s['T_sweep'][1:]):
         few,many = (min(curve(s['T_sweep_p_uncond'], T).values()) for T in (a,b))
         out.append((f'T = {b} is no worse than T = {a}', many <= few*1.02, f'lowest FD {many:.2f} against {few:.2f}'))
-    def at(p, score):
-        "FD of the curve of p_uncond = p where its IS passes `score`."
-        fd,scores = curve(p, s['T']),curve(p, s['T'], 'is_mean')
-        return float(np.interp(score, list(scores.values()), list(fd.values())))
     low,high = s['p_uncond'][0],s['p_uncond'][-1]
-    tops = [curve(p, s['T'], 'is_mean') for p in (low,high)]
-    levels = np.linspace(max(min(t.values()) for t in tops), min(max(t.values()) for t in tops), 20)
-    worse = sum(at(high, x) > at(low, x) for x in levels)
+    ends = [average([r for r in free if (r['p_uncond'],r['T']) == (p,s['T'])], ('w',)) for p in (low,high)]
+    levels = np.linspace(max(min(r['is_mean'] for r in rows) for rows in ends), min(max(r['is_mean'] for r in rows) for rows in ends), 20)
+    worse = sum(b > a for a,b in zip(*(fd_at(rows, levels) for rows in ends)))
     out.append((f'at equal IS, p_uncond {high:g} has a higher FD than {low:g}', worse == len(levels), f'at {worse} of {len(levels)} levels of IS, from {levels[0]:.2f} to {levels[-1]:.2f}'))
     return out + [('FD stays above its floor', min(r['fd'] for r in rows) > floor, f'floor {floor:.2f}')]
 
@@ -265,7 +258,7 @@ def _plain_log(ax):
     for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter): axis('{x:g}')
     ax.yaxis.set_minor_locator(LogLocator(subs=(2,5)))
 
-# %% ../nbs/20_digits.ipynb #2971b796
+# %% ../nbs/20_digits.ipynb #e7751a72
 LETTER = {'p_uncond': r'$p_{\mathrm{uncond}}$', 'T': '$T$'}
 @styled
 def plot_curves(
@@ -273,10 +266,11 @@ def plot_curves(
     paper:list, # The paper's rows
     column:str, # What the curves vary: 'p_uncond' or 'T'
     paper_name:str, # What to call the paper's data set
+    name:str='digits', # What to call ours
 )->Figure: # For matplotlib
     "FD against IS, with w growing along each curve: the layout of the paper's Figures 4 and 5."
     fig,axes = _panels()
-    for ax,rows,line,title in zip(axes, (ours,paper), ('-','--'), ('digits',f'{paper_name}, the paper')):
+    for ax,rows,line,title in zip(axes, (ours,paper), ('-','--'), (name,f'{paper_name}, the paper')):
         for k,v in enumerate(dict.fromkeys(r[column] for r in rows)):
             some = [r for r in rows if r[column] == v]
             grey = {} if rows is ours else dict(color=str(0.2+0.25*k))
@@ -322,7 +316,7 @@ def plot_guidance(
     _plain_log(axes[0]); axes[0].legend(fontsize=8, title='guidance, by $w$')
     return fig
 
-# %% ../nbs/20_digits.ipynb #2acfdbb8
+# %% ../nbs/20_digits.ipynb #1703013c
 @styled
 def plot_grids(
     out, # Directory of the experiment
@@ -335,7 +329,7 @@ def plot_grids(
     fig = Figure(figsize=(7,1.7)); axes = fig.subplots(1, len(ws))
     for ax,w in zip(axes, ws):
         job = dict(guidance='free', p_uncond=s['p_uncond'][0], w=w, T=s['T'], seed=0)
-        images = torch.cat([x for x,_ in sampler(job, out, s, device)(range(10*rows))])
+        images = torch.cat([batch['images'] for batch in sampler(job, out, s, device)(range(10*rows))])
         images = F.pad(images[:,0], (1,1,1,1), value=128).view(rows, 10, 10, 10).transpose(1, 2).reshape(10*rows, 100)
         ax.imshow(images, cmap='gray', vmin=0, vmax=255); ax.axis('off'); ax.set_title(f'$w={w:g}$')
     return fig
@@ -361,7 +355,7 @@ def report(
             *(f"{'yes' if holds else 'NO':>3}  {claim}: {number}" for claim,holds,number in claims(rows, s, floor))]
     return '\n'.join(text),first,second,third
 
-# %% ../nbs/20_digits.ipynb #6502c254
+# %% ../nbs/20_digits.ipynb #f47f9170
 @call_parse
 @command
 def cfg_digits(
@@ -390,5 +384,6 @@ def cfg_digits(
                    samples=plot_grids(out, s, device=device))
     for name,fig in figures.items(): fig.savefig(out/f'{name}.png', dpi=150)
     write_json(out/'provenance.json', provenance(settings=s, floor=floor, workers=workers, device=device, resumed=resumed,
-                                                 seconds=round(time.time()-began), weights=weight_hashes(out, s)))
+                                                 seconds=round(time.time()-began), weights=weight_hashes(out, s),
+                                                 judge=register_classifier(load_classifier(out, s))))
     print(text); print(f'\n{time.time()-began:.0f} s; tables, figures and provenance are in {out}')

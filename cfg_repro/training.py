@@ -4,28 +4,33 @@
 
 # %% auto #0
 __all__ = ['step_generator', 'seeded', 'Draws', 'TrainState', 'new_state', 'ema_decay_at', 'train', 'classifier_loss',
-           'save_checkpoint', 'last_checkpoint', 'read_checkpoint', 'load_checkpoint']
+           'save_checkpoint', 'last_checkpoint', 'read_checkpoint', 'load_checkpoint', 'train_run', 'Bfloat16',
+           'prepared']
 
-# %% ../nbs/11_training.ipynb #be77a6d6
+# %% ../nbs/11_training.ipynb #fbdb7911
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-# %% ../nbs/11_training.ipynb #14f32a15
+# %% ../nbs/11_training.ipynb #f7459a6f
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-# %% ../nbs/11_training.ipynb #30c9d385
+# %% ../nbs/11_training.ipynb #1f61a7d7
+from .data import write_file
 from .forward import diffuse
 from .objective import drop_class, eps_loss, stratified_u
 from .schedule import logsnr_of
@@ -51,7 +56,7 @@ def seeded(
         torch.manual_seed(seed)
         yield
 
-# %% ../nbs/11_training.ipynb #9908d6ed
+# %% ../nbs/11_training.ipynb #a600f527
 @dataclass
 class Draws:
     "The indices of each step's images, line 2 of Algorithm 1: a sampler of whole batches for a DataLoader."
@@ -60,12 +65,13 @@ class Draws:
     seed:int # Seed of the run
     start:int # First step
     stop:int # One past the last step
+    part:tuple=(0,1) # (k, m): of m processes that share each batch, this is number k
     def __len__(self): return max(0, self.stop-self.start)
     def __iter__(self):
         for step in range(self.start, self.stop):
-            yield torch.randint(self.n, (self.batch_size,), generator=step_generator(self.seed, step))
+            yield torch.randint(self.n, (self.batch_size,), generator=step_generator(self.seed, step))[self.part[0]::self.part[1]]
 
-# %% ../nbs/11_training.ipynb #dbede0a4
+# %% ../nbs/11_training.ipynb #af4fc5d1
 @dataclass
 class TrainState:
     "A training run: the network, the moving average of its weights, the optimizer, the number of steps taken."
@@ -73,6 +79,7 @@ class TrainState:
     ema:AveragedModel # Torch's running average of its weights; the network to sample with is `ema.module`
     opt:torch.optim.Optimizer # AdamW
     step:int=0 # Steps taken
+    skipped:float=0 # Of these, steps that changed no weight, because the gradient was not finite
 
 # %% ../nbs/11_training.ipynb #207f9860
 def new_state(
@@ -91,39 +98,71 @@ def ema_decay_at(
     "The decay of the moving average, warmed up: (1+step)/(10+step) until that exceeds `ema_decay`."
     return min(ema_decay, (1+step)/(10+step))
 
-# %% ../nbs/11_training.ipynb #ecedb9c5
+# %% ../nbs/11_training.ipynb #e51df1fc
+def _processes():
+    "How many processes share the run, and which this one is."
+    return (dist.get_rank(),dist.get_world_size()) if dist.is_initialized() else (0,1)
+
+def _gradient(model, loss, batch, micro_batch, scale):
+    "Add up the gradients of `scale` times the loss, over the pieces of a batch; processes exchange them once, with the last. The loss, ()."
+    total,pieces = 0.,list(zip(*(t.split(micro_batch or len(t)) for t in batch)))
+    for i,(x,c,logsnr,eps) in enumerate(pieces, 1):
+        with nullcontext() if i == len(pieces) else getattr(model, 'no_sync', nullcontext)():
+            value = loss(model, x, c, logsnr=logsnr, eps=eps).sum()*scale            # line 6
+            value.backward()                                                         # line 7
+        total = total + value.detach()
+    return total
+
+def _update(state, lr, ema_decay, grad_clip):
+    "AdamW's step and the average's, from gradients that are ready; nothing changes where they are not finite. The norm of the gradient, ()."
+    grads = [p.grad for p in state.net.parameters()]
+    norm = get_total_norm(grads)
+    if grad_clip: clip_grads_with_norm_(state.net.parameters(), grad_clip, norm)
+    for group in state.opt.param_groups: group['lr'] = lr
+    state.opt.grad_scale,state.opt.found_inf = None,(~norm.isfinite()).float()
+    state.opt.step(); state.opt.zero_grad()
+    state.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay_at(state.step, ema_decay))
+    state.ema.update_parameters(state.net)
+    state.step += 1; state.skipped = state.skipped + state.opt.found_inf
+    return norm
+
+# %% ../nbs/11_training.ipynb #b09207b6
 def train(
     state:TrainState, # The run; changed in place
     data, # Data set: `len`, and data[idx] -> x (B,C,H,W) in [-1,1], c (B,)
     *,
     steps:int, # Train until this many steps have been taken
-    batch_size:int=128, # Images a step
+    batch_size:int=128, # Images a step, over all processes
+    micro_batch:int=None, # Images that go through the network at a time, in each process; all that it has unless given
     lr:float=1e-4, # Learning rate
     warmup:int=0, # Steps over which the learning rate rises to `lr`
     p_uncond:float=0.1, # Probability that a label is dropped, in [0,1]
+    flip:bool=False, # Whether images are mirrored at random
     ema_decay:float=0.9999, # Decay of the moving average in the long run
+    grad_clip:float=None, # Largest norm of the gradient; a longer one is shortened
     seed:int=0, # Seed of the run
     loss=eps_loss, # loss(net, x, c, logsnr=, eps=) -> (B,)
     workers:int=0, # Processes that read the data ahead
-)->Iterator: # Of the mean loss of each step, ()
+    model=None, # The network as it is to be called: compiled, or shared between processes by accelerate; `state.net` unless given
+)->Iterator: # After each step a dictionary: `loss` (the mean), `grad_norm`, both (), and `lr`
     "Algorithm 1, one step at a time. Goes on from `state.step`; the run does not depend on where it was stopped."
     if not 0 <= p_uncond <= 1: raise ValueError(f"p_uncond is {p_uncond}: a probability lies in [0,1]")
-    net,device = state.net.train(),next(state.net.parameters()).device
-    draws = Draws(len(data), batch_size, seed, state.step, steps)
-    for x,c in DataLoader(data, sampler=draws, batch_size=None, num_workers=workers):        # line 2
+    (k,m),net,device = _processes(),state.net.train(),next(state.net.parameters()).device
+    if batch_size < m: raise ValueError(f"batch_size is {batch_size}: {m} processes need {m} images or more")
+    rows = torch.arange(k, batch_size, m, device=device)                                     # of the batch, those that are ours
+    draws = Draws(len(data), batch_size, seed, state.step, steps, (k,m))
+    for x,c in DataLoader(data, sampler=draws, batch_size=None, num_workers=workers, pin_memory=device.type == 'cuda'):  # line 2
+        x,c = x.to(device, non_blocking=True),c.to(device, non_blocking=True)
         g = step_generator(seed, state.step, device)
-        x,c = x.to(device),drop_class(c.to(device), p_uncond, null=net.n_classes, generator=g) # line 3
-        logsnr = logsnr_of(stratified_u(len(x), g)).float()                                  # line 4
-        eps = torch.randn(x.shape, generator=g, device=device)                               # line 5
-        with seeded(g.initial_seed(), device):                                               # for dropout
-            value = loss(net, x, c, logsnr=logsnr, eps=eps).mean()                           # line 6
-        value.backward()                                                                     # line 7
-        for group in state.opt.param_groups: group['lr'] = lr*min(1, (state.step+1)/max(1, warmup))
-        state.opt.step(); state.opt.zero_grad()
-        state.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay_at(state.step, ema_decay))
-        state.ema.update_parameters(net)
-        state.step += 1
-        yield value.detach()
+        c = drop_class(c.new_zeros(batch_size).index_put((rows,), c), p_uncond, null=net.n_classes, generator=g)[rows]   # line 3
+        logsnr = logsnr_of(stratified_u(batch_size, g)).float()[rows]                        # line 4
+        eps = torch.randn(batch_size, *x.shape[1:], generator=g, device=device)[rows]        # line 5
+        if flip: x = torch.where(torch.rand(batch_size, 1, 1, 1, generator=g, device=device)[rows] < 0.5, x.flip(3), x)
+        with seeded(g.initial_seed()+k, device):                                             # for dropout
+            value = _gradient(net if model is None else model, loss, (x,c,logsnr,eps), micro_batch, m/batch_size)        # lines 6, 7
+        if m > 1: dist.all_reduce(value)
+        rate = lr*min(1, (state.step+1)/max(1, warmup))
+        yield dict(grad_norm=_update(state, rate, ema_decay, grad_clip), loss=value/m, lr=rate)
 
 # %% ../nbs/11_training.ipynb #fc5dae49
 def classifier_loss(
@@ -150,7 +189,7 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/11_training.ipynb #99f7d0e1
+# %% ../nbs/11_training.ipynb #9865eff2
 def save_checkpoint(
     state:TrainState, # The run
     run, # Directory of the run; made if missing
@@ -160,7 +199,7 @@ def save_checkpoint(
     run = Path(run); path,new = run/f'step-{state.step:08d}',run/'.saving'
     shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
     for name,tensors in _tensors(state).items(): save_file({k: v.contiguous() for k,v in tensors.items()}, new/f'{name}.safetensors')
-    (new/'state.json').write_text(json.dumps(dict(step=state.step, settings=settings), indent=1))
+    (new/'state.json').write_text(json.dumps(dict(step=state.step, skipped=int(state.skipped), settings=settings), indent=1))
     hashes = {f.name: sha256(f.read_bytes()).hexdigest() for f in sorted(new.iterdir())}
     (new/'manifest.json').write_text(json.dumps(hashes, indent=1))
     for f in (*new.iterdir(), new): _sync(f)
@@ -188,7 +227,7 @@ def read_checkpoint(
         if sha256((path/name).read_bytes()).hexdigest() != expected: raise ValueError(f"{path/name} is damaged: its hash is not the manifest's")
     return json.loads((path/'state.json').read_text()), *(load_file(path/f'{n}.safetensors') for n in names)
 
-# %% ../nbs/11_training.ipynb #e3ae012d
+# %% ../nbs/11_training.ipynb #6b347af9
 def load_checkpoint(
     state:TrainState, # A fresh run of the same shape; changed in place
     run, # Directory of the run
@@ -197,12 +236,87 @@ def load_checkpoint(
     "Resume a run from its newest checkpoint, if it has one."
     if (path := last_checkpoint(run)) is None: return False
     saved,net,ema,moments = read_checkpoint(path, 'net', 'ema', 'opt')
-    if saved['settings'] != json.loads(json.dumps(settings)):
-        changed = [k for k in {**settings, **saved['settings']} if settings.get(k) != saved['settings'].get(k)]
+    settings,old = json.loads(json.dumps(settings)),saved['settings']
+    if changed := [k for k in {**settings, **old} if settings.get(k) != old.get(k)]:
         raise ValueError(f"{path} was trained with another {', '.join(changed)}: use another directory, or the same settings")
-    state.net.load_state_dict(net); state.ema.module.load_state_dict(ema); state.step = saved['step']
+    state.net.load_state_dict(net); state.ema.module.load_state_dict(ema); state.step,state.skipped = saved['step'],saved['skipped']
     state.ema.n_averaged.fill_(state.step)
     slots = {}
     for key,value in moments.items(): slots.setdefault(int(key.split('.')[0]), {})[key.split('.')[1]] = value
     state.opt.load_state_dict(dict(state=slots, param_groups=state.opt.state_dict()['param_groups']))
     return True
+
+# %% ../nbs/11_training.ipynb #68bf5475
+def _agreed(flag, device):
+    "Whether any of the processes says yes."
+    if not dist.is_initialized(): return bool(flag)
+    flags = torch.tensor(float(flag), device=device); dist.all_reduce(flags)
+    return flags.item() > 0
+
+def _line(state, row, batch_size):
+    "A row of `train` as numbers; what is not finite becomes null, for JSON has no word for it."
+    numbers = dict(step=state.step, images=state.step*batch_size, **{k: float(v) for k,v in row.items()}, skipped=int(state.skipped))
+    return {k: v if math.isfinite(v) else None for k,v in numbers.items()}
+
+def _trim(path, step):
+    "Cut a log back to the lines up to a step."
+    lines = path.read_text().splitlines() if path.exists() else []
+    write_file(path, ''.join(f'{line}\n' for line in lines if json.loads(line)['step'] <= step).encode())
+
+# %% ../nbs/11_training.ipynb #476d2ec1
+def train_run(
+    state:TrainState, # A fresh run; changed in place
+    data, # As for `train`
+    run, # Directory of the run; made if missing
+    settings:dict, # What the run is: any JSON; a directory with another run is refused
+    *,
+    steps:int, # Train until this many steps have been taken
+    batch_size:int=128, # Images a step, over all processes
+    log_every:int=10, # Steps between lines of the log
+    save_every:int=1000, # Steps between checkpoints
+    stop:Callable=lambda: False, # Asked between steps: whether to write a checkpoint and leave
+    **how, # The rest is for `train`
+)->Iterator: # After each step the line of the log that was written, a dictionary, or None
+    "`train`, from the last checkpoint if there is one, with a log and checkpoints; a stop in between ends in KeyboardInterrupt."
+    load_checkpoint(state, run, settings)
+    log,(k,m),device = Path(run)/'log.jsonl',_processes(),next(state.net.parameters()).device
+    if k == 0: log.parent.mkdir(parents=True, exist_ok=True); _trim(log, state.step)
+    for row in train(state, data, steps=steps, batch_size=batch_size, **how):
+        last,logged,line = state.step == steps,state.step % log_every == 0,None
+        ending = _agreed(stop(), device) if logged or m == 1 else False
+        if logged or last:
+            line = _line(state, row, batch_size)
+            if k == 0:
+                with open(log, 'a') as f: f.write(json.dumps(line) + '\n')
+        if k == 0 and (last or ending or state.step % save_every == 0): save_checkpoint(state, run, settings)
+        yield line
+        if ending and not last: raise KeyboardInterrupt
+
+# %% ../nbs/11_training.ipynb #c91ca56a
+class Bfloat16(nn.Module):
+    "A network whose products run in bfloat16; what goes in and comes out is float32, and so are its weights."
+    def __init__(self,
+        net:nn.Module, # Any network
+    ):
+        super().__init__()
+        self.net = net
+
+    def forward(self,
+        z, # Its input, on any device
+        *args, # And whatever else it takes
+    )->torch.Tensor: # Its output, float32
+        "The network under autocast."
+        with torch.autocast(z.device.type, torch.bfloat16): return self.net(z, *args).float()
+
+# %% ../nbs/11_training.ipynb #c076a4c6
+def prepared(
+    net:nn.Module, # A network, on the device where it is to be trained
+    *,
+    bf16:bool=False, # Run its products in bfloat16
+    compile:bool=False, # Compile it
+    accelerator=None, # An `accelerate.Accelerator`, where several processes share each batch
+)->nn.Module: # What to hand to `train` as `model`
+    "A network as it is to be called in training; its parameters are those of `net`, under the names that they have there."
+    model = Bfloat16(net) if bf16 else net
+    if compile: model = torch.compile(model)
+    return accelerator.prepare_model(model) if accelerator else model
