@@ -62,7 +62,7 @@ def share()->tuple: # (k, m): of m processes, this is number k
     "Which process this is."
     return int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1))
 
-# %% ../nbs/17_commands.ipynb #ed3ab2c3
+# %% ../nbs/17_commands.ipynb #e9f7f4f1
 def _bar(*args, **kw):
     "A progress bar, drawn by the first process alone."
     return tqdm(*args, **kw, **(dict(disable=True) if share()[0] else {}))
@@ -73,7 +73,7 @@ def _multiply(processes, function):
     if processes == 1 or 'RANK' in os.environ: return
     if Path(sys.argv[0]).stem != function: raise ValueError(f"several processes need a terminal: in a notebook use accelerate's notebook_launcher")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', *sys.argv])
+    os.execv(sys.executable, [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--', *sys.argv])
 
 @contextmanager
 def _stopping():
@@ -287,12 +287,12 @@ def maker(
     return make, dict(preset=s['preset'], weights=s['weights'], train_step=s['step'], p_uncond=s['p_uncond'], w=w, T=T, v=v, step=step, labels=labels, seed=seed,
                       n_classes=n_classes, transform=s['data']['transform'], source=f"samples of {s['preset']}")
 
-# %% ../nbs/17_commands.ipynb #bac09ee8
+# %% ../nbs/17_commands.ipynb #bc36052b
 @call_parse
 @command
 def cfg_sample(
     run:str, # Directory of a run that cfg_train made
-    out:str, # Directory of the sample set; made if missing
+    out:str=None, # Directory of the sample set; samples in the run's unless given
     w:float=0., # Guidance strength, the paper's w; 0 is off
     T:int=None, # Steps; the preset's unless given
     v:float=None, # Exponent of the variance, in [0,1]; the preset's unless given
@@ -313,7 +313,7 @@ def cfg_sample(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     model,s = load_run(run, place, bf16, compile)
     make,settings = maker(model, s, w=w, T=s['T'] if T is None else T, v=s['v'] if v is None else v, step=step, labels=labels, seed=seed, batch_size=batch_size, device=place)
-    settings['precision'] = 'bfloat16' if bf16 else 'float32'
+    settings['precision'],out = 'bfloat16' if bf16 else 'float32',out or f'{run}/samples'
     _multiply(processes, 'cfg_sample')
     _fill(out, make, n, settings, shard_size)
     if share()[1] == 1: print(f"{out}: {n:,} images, w = {w:g}, T = {settings['T']}, from step {s['step']:,} of {run}")
@@ -329,19 +329,22 @@ def _fill(out, make, n, settings, shard_size):
     with _bar(total=-(-n//m), unit=' images', unit_scale=True) as bar:
         for done in write_set(out, make, n, settings, shard_size, part=(k,m)): bar.update(done-bar.n)
 
-# %% ../nbs/17_commands.ipynb #91c1e156
+# %% ../nbs/17_commands.ipynb #6a329ad5
 def own_classifier(
     path, # File of its weights; made if missing
-    data, # The data set to fit it on
-    about:dict, # From `open_data`
+    source, # The data set to fit it on, if it is: as for `open_data`
 )->Classifier: # In evaluation mode
     "A data set's own classifier, fitted once."
-    path,classifier = Path(path),Classifier(about['shape'][0], about['n_classes'])
+    path = Path(path)
     if not path.exists():
+        data,about = open_data(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, save(fit_classifier(data, about['n_classes']).state_dict()))
-    try: classifier.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as e: raise ValueError(f"{path} is no classifier of these images: {str(e).splitlines()[0]}") from None
+    try:
+        weights = load_file(path)
+        classifier = Classifier(weights['body.0.weight'].shape[1], len(weights['head.bias']))
+        classifier.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, KeyError) as e: raise ValueError(f"{path} is no classifier of ours: {str(e).splitlines()[0]}") from None
     return classifier.eval()
 
 # %% ../nbs/17_commands.ipynb #66b52814
@@ -361,10 +364,13 @@ def reference_statistics(
     save_statistics(kept, s)
     return s
 
-# %% ../nbs/17_commands.ipynb #f77fe068
+# %% ../nbs/17_commands.ipynb #4975ac1a
+def _needs_reference(reference):
+    if reference is None: raise ValueError("there is no --reference: it must be a set that cfg_prepare made, digits, or statistics in an npz")
+
 def _judge(reference, classifier, weights, transform, place, verbose):
     "How images will be judged: a function from images to a row, and whether by Inception."
-    own = own_classifier(classifier, *open_data(reference)) if classifier else None
+    own = own_classifier(classifier, reference) if classifier else None
     known = reference_statistics(reference, make_extractor(own, weights, place), transform, verbose=verbose)
     def judge(images, **how):
         with warnings.catch_warnings(record=True) as said:
@@ -374,12 +380,12 @@ def _judge(reference, classifier, weights, transform, place, verbose):
         return row
     return judge
 
-# %% ../nbs/17_commands.ipynb #8f3a5629
+# %% ../nbs/17_commands.ipynb #14e2961d
 @call_parse
 @command
 def cfg_evaluate(
     samples:str, # Directory of a sample set, or of any set
-    reference:str, # What to hold it against: a set that cfg_prepare made, digits, or statistics (npz with mu and sigma)
+    reference:str=None, # What to hold it against: a set that cfg_prepare made, digits, or statistics (npz with mu and sigma)
     classifier:str=None, # File of the data set's own classifier, fitted on the reference if missing; Inception unless given
     weights:str=None, # File of Inception's weights; downloaded unless given
     transform:str='', # How the images of an npz that does not say it were made smaller; ADM's are adm
@@ -390,7 +396,7 @@ def cfg_evaluate(
     device:str=None, # cpu or cuda; cuda where there is one unless given
 ):
     "FID (or FD by a data set's own classifier), IS, precision and recall of a sample set."
-    _at_least(1, splits=splits, batch_size=batch_size)
+    _at_least(1, splits=splits, batch_size=batch_size); _needs_reference(reference)
     if groups < 0 or groups == 1: raise ValueError(f"groups is {groups}: it must be 2 or more, or 0 for none")
     place,images = pick(device)[0],ImageSet(samples, check=True)
     judge = _judge(reference, classifier, weights, transform, place, not os.environ.get('TQDM_DISABLE'))
@@ -444,12 +450,12 @@ def _wait():
         from accelerate import PartialState
         PartialState().wait_for_everyone()
 
-# %% ../nbs/17_commands.ipynb #bed47462
+# %% ../nbs/17_commands.ipynb #8713b262
 @call_parse
 @command
 def cfg_sweep(
     runs:Param('Directories of runs: one for each p_uncond, and for each seed', str, nargs='+'), # Directories of runs
-    reference:str, # As for cfg_evaluate
+    reference:str=None, # As for cfg_evaluate
     table:int=1, # 1: w and p_uncond; 2: w and T
     out:str=None, # Directory for rows and tables; runs/table1 or runs/table2 unless given
     w:reals=W, # Values of w, separated by commas
@@ -471,7 +477,7 @@ def cfg_sweep(
 ):
     "Table 1 or 2 over trained runs: sample and evaluate every cell. Stop it, and the same line resumes."
     if v is not None and not 0 <= v <= 1: raise ValueError(f"v is {v}: it must be in [0,1]")
-    _at_least(1, n=n, splits=splits, shard_size=shard_size)
+    _at_least(1, n=n, splits=splits, shard_size=shard_size); _needs_reference(reference)
     (place,bf16),out = pick(device, precision),Path(out or f'runs/table{table}')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     opened = [load_run(run, place, bf16, compile) for run in runs]
@@ -483,11 +489,12 @@ def cfg_sweep(
     about = dict(table=table, preset=opened[0][1]['preset'], v=v, n=n, reference=str(reference), classifier=classifier, transform=transform, splits=splits,
                  precision='bfloat16' if bf16 else 'float32', weights=[s['weights'] for _,s in opened])
     _same(out, about)
-    judge = _judge(reference, classifier, weights, transform, place, False) if share()[0] == 0 and todo else None
+    judge = _judge(reference, classifier, weights, transform, place, False) if share()[0] == 0 and (todo or not (out/'work'/'floor.json').exists()) else None
     for cell in _bar(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
+    if judge: _floor(out, judge, reference, n, splits=splits, batch_size=batch_size)
     if share()[0] == 0: print(_report([json.loads(_row(out, c).read_text()) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
 
-# %% ../nbs/17_commands.ipynb #d462bcc6
+# %% ../nbs/17_commands.ipynb #e14fac12
 def _row(out, cell): return out/'work'/'cells'/f'{_cell_name(cell)}.json'
 
 def _same(out, about):
@@ -509,11 +516,19 @@ def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf
         if not keep: shutil.rmtree(samples)
     _wait()
 
+def _floor(out, judge, reference, n, **how):
+    "Judge as many real images as a cell has generated ones: what a perfect model would get."
+    if Path(reference).is_file(): return write_json(out/'work'/'floor.json', None)
+    data,about = open_data(reference)
+    i = torch.randperm(about['n'], generator=torch.Generator().manual_seed(0))[:n]
+    write_json(out/'work'/'floor.json', judge(data.bytes(i) if isinstance(data, ImageSet) else to_uint8(data[i][0]), **how)['fd'])
+
 def _report(rows, number, out, about, name):
     "Write the tables of a finished sweep; the text for the terminal."
-    t = TABLES[number]; by = t['column']
+    t = TABLES[number]; by,floor = t['column'],json.loads((out/'work'/'floor.json').read_text())
     means = average(rows, ('w',by))
     if all(r['seeds'] > 1 for r in means): means = [r | {f'{k}_half_interval': interval(r[f'{k}_std'], r['seeds']) for k in ('fd','is_mean')} for r in means]
-    write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about))
+    write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about, floor=floor))
     paper = [r for r in paper_rows(t['paper'], by, t['values']) if r['w'] in {m['w'] for m in means}]
-    return f"{side_by_side(means, paper, by, (about['preset'],t['name']), name)}\n{out}: cells.csv, table{number}.csv, provenance.json"
+    perfect = '' if floor is None else f"{name} of {about['n']:,} real images: {floor:.2f}\n"
+    return f"{side_by_side(means, paper, by, (about['preset'],t['name']), name)}\n{perfect}{out}: cells.csv, table{number}.csv, provenance.json"

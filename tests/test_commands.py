@@ -1,0 +1,114 @@
+"The five commands from a terminal, end to end on a small set shaped like ImageNet: JPEGs in class folders, a few of them broken."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+import torch
+from PIL import Image
+import project
+from cfg_repro.data import ImageSet, draw_glyph
+
+pytestmark = pytest.mark.slow
+bin = Path(sys.executable).parent
+environment = {k: v for k, v in os.environ.items() if k != 'RANK'} | {'COLUMNS': '80', 'OMP_NUM_THREADS': '1'}
+on_cpu = ['--device', 'cpu']
+
+
+def run(command, *words, cwd, code=0):
+    "Run a command; what it printed, or for an expected failure its one sentence."
+    done = subprocess.run([str(bin/command), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stderr
+    assert 'Traceback' not in done.stderr
+    return done.stdout if code == 0 else done.stderr.splitlines()[-1]
+
+
+def kill_once(command, *words, cwd, when):
+    "Start a command and end it by SIGKILL as soon as a file that matches `when` is there."
+    running = subprocess.Popen([str(bin/command), *map(str, words)], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    for _ in range(2400):
+        time.sleep(0.025)
+        if list(Path(cwd).glob(when)) or running.poll() is not None: break
+    assert running.poll() is None, 'it was over before it could be stopped'
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "Photographs, a prepared set and two trained networks."
+    folder = tmp_path_factory.mktemp('lab')
+    for i in range(160):
+        path = folder/'train'/f'n{i%4:08d}'/f'n{i%4:08d}_{i}.JPEG'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_glyph(26*(i//4) + i%4, 40)).resize((44, 40)).convert('L' if i % 9 == 0 else 'RGB').save(path)
+    (folder/'train/n00000001/n00000001_5.JPEG').write_bytes(b'')
+    (folder/'train/n00000003/n00000003_7.JPEG').write_bytes(path.read_bytes()[:300])
+    said = run('cfg_prepare', 'train', 'data', '--size', 16, cwd=folder)
+    assert 'left out: n00000001/n00000001_5.JPEG' in said and 'left out: n00000003/n00000003_7.JPEG' in said and '158 images of 16x16 in 4 classes, 2 left out' in said
+    for p in (0.1, 0.5): run('cfg_train', 'tiny', '--data', 'data', '--out', f'runs/p{p}', '--p_uncond', p, *on_cpu, cwd=folder)
+    return folder
+
+
+def test_samples_depend_on_nothing_but_the_settings(lab):
+    "One process or two, other batches, killed on the way: the same labels, noise exactly the same, pixels to rounding."
+    how = ['runs/p0.1', '--w', 1, '--n', 60, '--shard_size', 10, '--labels', 'random', *on_cpu]
+    run('cfg_sample', *how, '--out', 'one', '--batch_size', 60, cwd=lab)
+    kill_once('cfg_sample', *how, '--out', 'two', '--batch_size', 7, '--T', 4, cwd=lab, when='two/shard-*.sha256')
+    run('cfg_sample', *how, '--out', 'two', '--batch_size', 7, '--processes', 2, cwd=lab)
+    one, two = ImageSet(lab/'one', check=True), ImageSet(lab/'two', check=True)
+    a, b = (s.bytes(torch.arange(60)).int() for s in (one, two))
+    assert torch.equal(one.labels, two.labels) and one.settings == two.settings and one.settings['labels'] == 'random'
+    assert (a-b).abs().max() <= 1 and (a != b).float().mean() < 0.01 and a.float().std() > 10
+
+
+def test_evaluation(lab):
+    "By a classifier of its own against the data, and against statistics kept from it; another filter is refused, and Inception with few images too."
+    run('cfg_sample', 'runs/p0.1', '--w', 0.5, '--n', 100, '--out', 'some', *on_cpu, cwd=lab)
+    words = ['--classifier', 'own.safetensors', '--splits', 1, *on_cpu]
+    text = run('cfg_evaluate', 'some', '--reference', 'data', *words, cwd=lab)
+    assert text.startswith('100 images: FD ') and 'precision' in text and max(map(len, text.splitlines())) <= 100
+    found = json.loads((lab/'some/evaluation.json').read_text())
+    assert found['result']['reference'] == ImageSet(lab/'data').fingerprint and found['samples']['w'] == 0.5 and found['result']['fd_se'] > 0
+    run('cfg_prepare', 'train', 'adm', '--size', 16, '--resize', 'adm', cwd=lab)
+    assert "by 'area', the reference by 'adm'" in run('cfg_evaluate', 'some', '--reference', 'adm', *words, cwd=lab, code=2)
+    assert 'there is no --reference' in run('cfg_evaluate', 'some', *words, cwd=lab, code=2)
+    (statistics,) = (lab/'data').glob('classifier-*.npz')
+    run('cfg_evaluate', 'some', '--reference', statistics, '--out', 'again.json', *words, cwd=lab)
+    assert json.loads((lab/'again.json').read_text())['result'] == found['result']
+
+
+def test_sweep(lab):
+    "Killed on the way and started again, it ends with the rows of the one that was not; the same line again makes nothing."
+    how = ['runs/p0.1', 'runs/p0.5', '--reference', 'data', '--classifier', 'own.safetensors', '--w', '0,1,4', '--T', '4', '--n', 90, '--splits', 1, *on_cpu]
+    text = run('cfg_sweep', *how, '--out', 'whole', cwd=lab)
+    kill_once('cfg_sweep', *how, '--out', 'killed', cwd=lab, when='killed/work/cells/*.json')
+    run('cfg_sweep', *how, '--out', 'killed', cwd=lab)
+    for name in ('cells.csv', 'table1.csv'): assert (lab/'whole'/name).read_bytes() == (lab/'killed'/name).read_bytes()
+    assert max(map(len, text.splitlines()[1:-1])) <= 80 and text.count('*') >= 2+3
+    rows = (lab/'whole/work/cells'); before = {p: p.stat().st_mtime_ns for p in rows.iterdir()}
+    assert len(before) == 6
+    again = run('cfg_sweep', *how, '--out', 'whole', cwd=lab)
+    assert 'to do' not in again and before == {p: p.stat().st_mtime_ns for p in rows.iterdir()}
+    dry = run('cfg_sweep', *how, '--out', 'dry', '--dry_run', cwd=lab)
+    assert dry.startswith('to do: 6 cells, 540 images, 3,600 passes') and not (lab/'dry').exists()
+
+
+def test_preparation_killed_and_resumed(lab):
+    "The same shards, whatever stopped it."
+    kill_once('cfg_prepare', 'glyphs', 'killed_set', '--size', 16, '--n', 25_000, cwd=lab, when='killed_set/shard-*.sha256')
+    finished = {p: p.stat().st_mtime_ns for p in (lab/'killed_set').glob('shard-*.safetensors')}
+    run('cfg_prepare', 'glyphs', 'killed_set', '--size', 16, '--n', 25_000, cwd=lab)
+    assert finished and finished == {p: p.stat().st_mtime_ns for p in finished}
+    run('cfg_prepare', 'glyphs', 'whole_set', '--size', 16, '--n', 25_000, cwd=lab)
+    assert ImageSet(lab/'killed_set', check=True).fingerprint == ImageSet(lab/'whole_set', check=True).fingerprint
+
+
+def test_gpu_script(tmp_path):
+    "The script for one GPU runs from end to end on a CPU at a small size; the same line again has nothing to do."
+    small = dict(DEVICE='cpu', OUT=str(tmp_path), WORK=str(tmp_path/'work'), SIZE='16', N='300', FULL='tiny', FULL_STEPS='3', PRESET='tiny', W='0,1', T='4', SAMPLES='100',
+                 MORE='--steps 3 --batch_size 8', PATH=f"{bin}:{os.environ['PATH']}")
+    for _ in range(2):
+        done = subprocess.run(['bash', str(project.root/'results/glyphs64/run.sh')], env=environment | small, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0 and done.stdout.endswith('done\n'), done.stderr
+    about = json.loads((tmp_path/'full_size.json').read_text())
+    assert about['settings']['net']['n_classes'] == 26 and 0 < about['share_of_matmul'] < 1 and about['achieved_flops'] == about['flops_per_image']*about['images_per_second']
+    assert len(list(tmp_path.glob('train-p*.json'))) == 3 and len((tmp_path/'cells.csv').read_text().splitlines()) == 1+6
