@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['PRESETS', 'W', 'P_UNCOND', 'TABLE_1', 'TABLE_2', 'TABLES', 'preset', 'paper_rows', 'evaluations', 'flops',
            'matmul_rate', 'duration', 'cost_report', 'average', 'interval', 'fd_at', 'write_csv', 'read_csv', 'table',
-           'provenance', 'write_json', 'command']
+           'provenance', 'write_json', 'command', 'said']
 
-# %% ../nbs/14_experiments.ipynb #c93cf84f
+# %% ../nbs/14_experiments.ipynb #6ebfada1
 import csv
+import io
 import json
 import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -296,3 +298,15 @@ def command(
         except KeyboardInterrupt: message,code = f'{f.__name__}: stopped; the same line goes on from here',130
         print(message, file=sys.stderr); sys.exit(code)
     return wrapped
+
+# %% ../nbs/14_experiments.ipynb #edc3b3da
+def said(
+    f, # A command
+    *args, # Its arguments
+    **kwargs, # Its options
+)->str: # What it printed; for a refusal `exit 2: ` and its sentence
+    "Call a command and catch its words."
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try: f(*args, **kwargs)
+        except SystemExit as e: return f'exit {e.code}: {err.getvalue().splitlines()[-1]}'
+    return out.getvalue()

@@ -6,16 +6,18 @@
 __all__ = ['RESIZE', 'area_weights', 'area_resize', 'adm_resize', 'Entry', 'class_folders', 'imagenet_tar', 'open_image',
            'downsampled_npz', 'cifar10', 'prepare', 'unreadable']
 
-# %% ../nbs/15_prepare.ipynb #74a02017
+# %% ../nbs/15_prepare.ipynb #0dbd26b5
 import io
 import os
 import tarfile
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,17 +40,16 @@ def area_weights(
     overlap = np.minimum(ends[1:,None], pixels+1) - np.maximum(ends[:-1,None], pixels)
     return np.clip(overlap, 0, None)/r
 
-# %% ../nbs/15_prepare.ipynb #333550a5
+# %% ../nbs/15_prepare.ipynb #b5a67b9a
 def area_resize(
     image:Image.Image, # Of any size
     size:int, # Height and width wanted
 )->np.ndarray: # uint8 (size,size,3)
     "The paper's: the central square, then the mean over the area of each new pixel."
-    side = min(image.size); left,top = (image.width-side)//2,(image.height-side)//2
-    pixels = np.asarray(image.convert('RGB').crop((left, top, left+side, top+side)), np.float32)
-    w = area_weights(side, size).astype(np.float32)
-    small = np.tensordot(w, np.tensordot(w, pixels, (1,0)), (1,1)).transpose(1,0,2)   # rows, then columns
-    return np.rint(small).astype(np.uint8)
+    side = min(image.size); left,top = image.width//2-side//2,image.height//2-side//2
+    pixels = torch.from_numpy(np.array(image.convert('RGB').crop((left, top, left+side, top+side)), np.float32))
+    w = torch.from_numpy(area_weights(side, size)).float()
+    return torch.einsum('hwc,ih,jw->ijc', pixels, w, w).round().to(torch.uint8).numpy()   # rows, then columns
 
 # %% ../nbs/15_prepare.ipynb #5cbbefa9
 def adm_resize(
@@ -78,12 +79,13 @@ class Entry(NamedTuple):
 KINDS = {'.jpeg','.jpg','.png','.bmp','.webp','.ppm','.tif','.tiff','.gif'}
 def _is_image(name): return Path(name).suffix.lower() in KINDS and not Path(name).name.startswith('.')
 
-# %% ../nbs/15_prepare.ipynb #a89e090e
+# %% ../nbs/15_prepare.ipynb #947a9792
 def class_folders(
     root, # A folder with a folder for each class, such as ImageNet's train
 )->tuple: # Entries, and the names of the classes in order: those of the folders, sorted
     "The images of a folder of class folders."
     names = sorted(p.name for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith('.'))
+    if names and set(names) <= {'train','val','test'}: raise ValueError(f"{root} holds {', '.join(names)}: give the one of these that holds a folder for each class")
     found = [Entry(f'{name}/{p.relative_to(Path(root)/name)}', k, str(p)) for k,name in enumerate(names)
              for p in sorted((Path(root)/name).rglob('*')) if _is_image(p.name) and p.is_file()]
     return found, names
@@ -123,21 +125,28 @@ def _try(entry, resize, size):
     except UnidentifiedImageError: return 'it is no image that PIL knows'
     except Exception as e: return f'{type(e).__name__}: {e}'     # what a broken file makes a decoder do cannot be foreseen
 
-# %% ../nbs/15_prepare.ipynb #92034236
+# %% ../nbs/15_prepare.ipynb #99b300af
+def _member(path, name):
+    "One array of an npz file; nothing in it is run."
+    try:
+        with np.load(path, allow_pickle=False) as f: return f[name]
+    except Exception as e: raise ValueError(f"{path} cannot be read: {e}") from None
+
+# %% ../nbs/15_prepare.ipynb #17df2f5a
 def downsampled_npz(
     folder, # Holds train_data_batch_1.npz and so on: `data` (n,3*S*S) uint8, `labels` from 1
 )->tuple: # images uint8 (n,3,S,S), labels int64 (n,)
     "The official downsampled ImageNet."
     files = sorted(Path(folder).glob('*train*.npz'), key=lambda p: (len(p.name), p.name))
-    data,labels = [],[]
-    for path in files:
-        try:
-            with np.load(path, allow_pickle=False) as f: x,c = f['data'],np.asarray(f['labels'], np.int64)
-        except Exception as e: raise ValueError(f"{path} cannot be read: {e}") from None
-        side = round((x.shape[-1]/3)**0.5) if x.ndim == 2 else 0
-        if x.dtype != np.uint8 or x.ndim != 2 or 3*side*side != x.shape[1] or len(x) != len(c): raise ValueError(f"{path} holds data {x.shape} {x.dtype} and labels {c.shape}: they must be (n,3*S*S) uint8 and (n,)")
-        data.append(x.reshape(-1, 3, side, side)); labels.append(c-1)
-    return torch.from_numpy(np.concatenate(data)), torch.from_numpy(np.concatenate(labels))
+    labels,images = [_member(p, 'labels').astype(np.int64) for p in files],None
+    ends = np.cumsum([len(c) for c in labels])
+    for path,c,end in zip(files, labels, ends):     # the images in memory once, and one file
+        x = _member(path, 'data'); side = round((x.shape[-1]/3)**0.5) if x.ndim == 2 else 0
+        if x.dtype != np.uint8 or x.shape != (len(c),3*side*side) or c.min() < 1: raise ValueError(f"{path} holds data {x.shape} {x.dtype} and labels {c.shape} from {c.min()}: they must be (n,3*S*S) uint8 and (n,) from 1")
+        if images is None: images = np.empty((ends[-1],3,side,side), np.uint8)
+        if side != images.shape[-1]: raise ValueError(f"{path} holds images of {side}x{side}: those of {files[0].name} are {images.shape[-1]}x{images.shape[-1]}")
+        images[end-len(c):end] = x.reshape(-1, 3, side, side)
+    return torch.from_numpy(images), torch.from_numpy(np.concatenate(labels))-1
 
 # %% ../nbs/15_prepare.ipynb #f859ff85
 def cifar10(
@@ -149,7 +158,7 @@ def cifar10(
     except RuntimeError as e: raise ValueError(f"{folder} holds no whole CIFAR-10: {e}") from None
     return torch.from_numpy(data.data).permute(0,3,1,2).contiguous(), torch.tensor(data.targets)
 
-# %% ../nbs/15_prepare.ipynb #65630812
+# %% ../nbs/15_prepare.ipynb #b1313925
 def _listed(source):
     "The entries of a folder or tar, and the names of the classes."
     path = Path(source)
@@ -157,6 +166,10 @@ def _listed(source):
     except tarfile.TarError as e: raise ValueError(f"{source} is no tar of class tars: {e}") from None
     if not found: raise ValueError(f"{source} holds no images: it must be a folder of class folders, a tar of class tars, a folder of npz files or of CIFAR-10, or one of the words digits and glyphs")
     return found, names
+
+def _listing(found):
+    "A hash of the names and labels, in order: other files are another source."
+    return sha256(repr([(e.name,e.label) for e in found]).encode()).hexdigest()
 
 def _rows(source, size, n):
     "Images that are small already: a function from indices to bytes and labels, how many, of how many classes, and by what filter; None for files."
@@ -173,7 +186,13 @@ def _rows(source, size, n):
     if x.shape[-1] != size: raise ValueError(f"{source} holds images of {x.shape[-1]}x{x.shape[-1]}: size is {size}, and these cannot be made smaller once more")
     return lambda i: (x[i],c[i]), len(x), n_classes or int(c.max())+1, transform
 
-# %% ../nbs/15_prepare.ipynb #486c0404
+# %% ../nbs/15_prepare.ipynb #d9eeb1cb
+def _begin():
+    "What a decoding process does first: one thread, and a watch on the process that began it."
+    torch.set_num_threads(1)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+# %% ../nbs/15_prepare.ipynb #4661453a
 def prepare(
     source, # A folder of class folders, ImageNet's tar, a folder of its downsampled npz files or of CIFAR-10; or 'digits', 'glyphs'
     dest, # Directory of the set; made if missing
@@ -181,12 +200,14 @@ def prepare(
     size:int=64, # Height and width wanted
     resize:str='area', # One of `RESIZE`, for files
     n:int=None, # Number of glyphs; 60,000 unless given
-    workers:int=None, # Processes; as many as there are cores unless given
+    workers:int=None, # Processes that decode; as many as there are cores unless given; with 1 only this one
     shard_size:int=10_000, # Images a shard
 )->Iterator: # Of pairs: images done, images in all
     "Put images on disk, or the shards that are missing."
     if resize not in RESIZE: raise ValueError(f"resize is {resize!r}: it must be one of {', '.join(RESIZE)}")
     if size < 1: raise ValueError(f"size is {size}: it must be 1 or more")
+    if workers is not None and workers < 1: raise ValueError(f"workers is {workers}: it must be 1 or more")
+    if n is not None and source != 'glyphs': raise ValueError(f"n is {n}: only glyphs come in any number, {source} is taken whole")
     if source not in ('digits','glyphs') and not Path(source).exists(): raise ValueError(f"{source} does not exist")
     about = dict(source=str(source) if source in ('digits','glyphs') else Path(source).resolve().name, size=size)
     if rows := _rows(source, size, n):
@@ -196,24 +217,30 @@ def prepare(
         for done in write_set(dest, make, total, about | dict(transform=transform, n_classes=n_classes), shard_size): yield done,total
         return
     found,names = _listed(source)
-    listing = sha256(repr([(e.name,e.label) for e in found]).encode()).hexdigest()
-    settings = about | dict(transform=resize, n_classes=len(names), classes=names, listing=listing)
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context('spawn')) as pool:
+    settings = about | dict(transform=resize, n_classes=len(names), classes=names, listing=_listing(found))
+    workers = workers or os.cpu_count()
+    with ProcessPoolExecutor(workers, get_context('spawn'), _begin) if workers > 1 else nullcontext() as pool:
+        each = partial(pool.map, chunksize=32) if pool else map
         def make(indices):
-            work = pool.map(partial(_try, resize=resize, size=size), found[indices[0]:indices[-1]+1], chunksize=32)
+            work = each(partial(_try, resize=resize, size=size), found[indices[0]:indices[-1]+1])
             good = [(torch.from_numpy(x),i) for i,x in zip(indices, work) if isinstance(x, np.ndarray)]
             images = torch.stack([x for x,_ in good]) if good else torch.empty(0, 3, size, size, dtype=torch.uint8)
             i = torch.tensor([i for _,i in good], dtype=torch.long)
             yield dict(images=images, labels=torch.tensor([found[j].label for j in i.tolist()], dtype=torch.long), indices=i)
         for done in write_set(dest, make, len(found), settings, shard_size): yield done,len(found)
 
-# %% ../nbs/15_prepare.ipynb #63567954
+# %% ../nbs/15_prepare.ipynb #2c5b39c9
 def unreadable(
     source, # As for `prepare`
     dest, # Directory of the finished set
 )->list: # Pairs: name and reason
     "The images that are not in a set because they could not be read; each is tried once more, for the reason."
-    if source in ('digits','glyphs') or 'classes' not in ImageSet(dest).settings: return []
-    data,(found,_) = ImageSet(dest),_listed(source)
+    data = ImageSet(dest)
+    if 'listing' not in data.settings: return []
+    found,_ = _listed(source)
+    if _listing(found) != data.settings['listing']: raise ValueError(f"{source} is not what {dest} was made from: the names of its files are others")
+    def why(entry):
+        said = _try(entry, data.settings['transform'], data.settings['size'])
+        return said if isinstance(said, str) else 'it can be read now, and could not before'
     missing = sorted(set(range(len(found))) - set(data.tensor('indices').tolist()))
-    return [(found[i].name, why) for i in missing if isinstance(why := _try(found[i], data.settings['transform'], data.settings['size']), str)]
+    return [(found[i].name, why(found[i])) for i in missing]

@@ -1,5 +1,5 @@
 "The five commands from a terminal, end to end on a small set shaped like ImageNet: JPEGs in class folders, a few of them broken."
-import json, os, signal, subprocess, sys, time
+import csv, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 import torch
@@ -88,6 +88,9 @@ def test_sweep(lab):
     assert len(before) == 6
     again = run('cfg_sweep', *how, '--out', 'whole', cwd=lab)
     assert 'to do' not in again and before == {p: p.stat().st_mtime_ns for p in rows.iterdir()}
+    run('cfg_sweep', *how, '--out', 'two', '--processes', 2, '--shard_size', 20, cwd=lab)     # the processes wait for each other at every cell
+    whole, two = (list(csv.DictReader((lab/name/'cells.csv').open())) for name in ('whole', 'two'))
+    for a, b in zip(whole, two, strict=True): assert a['w'] == b['w'] and abs(float(a['fd'])/float(b['fd'])-1) < 0.01
     dry = run('cfg_sweep', *how, '--out', 'dry', '--dry_run', cwd=lab)
     assert dry.startswith('to do: 6 cells, 540 images, 3,600 passes') and not (lab/'dry').exists()
 

@@ -86,7 +86,7 @@ def test_compiled_network_is_the_same(alone, tmp_path):
     (dict(data='other'), 'other is not a set of images')], ids=lambda v: '_'.join(v) if isinstance(v, dict) else '')
 def test_bad_input(alone, tmp_path, monkeypatch, capsys, changes, said):
     "One sentence, exit 2, and every file as it was."
-    from cfg_repro.commands import cfg_train
+    from cfg_repro.runs import cfg_train
     monkeypatch.chdir(tmp_path)
     Path('a_file').write_text('mine'); shutil.copytree(alone, 'other')
     def files(): return {str(p): p.read_bytes() for p in sorted(tmp_path.rglob('*')) if p.is_file()}

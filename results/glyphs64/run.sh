@@ -9,9 +9,9 @@ work=${WORK:-runs/glyphs64}; device=${DEVICE:-cuda}; read -ra more <<<"${MORE:--
 mkdir -p "$work"
 cat >"$work/cfg.py" <<'PY'
 import sys
-from cfg_repro import commands
+from cfg_repro import runs, samples, sweeps
 name = sys.argv.pop(1); sys.argv[0] = name
-if __name__ == '__main__': getattr(commands, name)()
+if __name__ == '__main__': next(vars(m)[name] for m in (runs, samples, sweeps) if name in vars(m))()
 PY
 cfg() { python "$work/cfg.py" "cfg_$1" "${@:2}"; }
 
