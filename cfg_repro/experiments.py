@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'W', 'P_UNCOND', 'TABLE_1', 'TABLE_2', 'TABLES', 'preset', 'paper_rows', 'evaluations', 'flops',
-           'matmul_rate', 'duration', 'cost_report', 'average', 'interval', 'fd_at', 'write_csv', 'read_csv', 'table',
-           'provenance', 'write_json', 'command', 'said']
+           'matmul_rate', 'duration', 'cost_report', 'average', 'interval', 'fd_at', 'table_1_claims', 'write_csv',
+           'read_csv', 'table', 'provenance', 'write_json', 'command', 'said']
 
 # %% ../nbs/14_experiments.ipynb #6ebfada1
 import csv
@@ -221,6 +221,24 @@ def fd_at(
     "FD of a curve where its IS is as given."
     curve = sorted((r['is_mean'],r['fd']) for r in rows)
     return np.interp(scores, *zip(*curve), left=np.nan, right=np.nan).tolist()
+
+# %% ../nbs/14_experiments.ipynb #297e3f0c
+def table_1_claims(
+    rows:list, # Averaged rows with w, p_uncond, fd, is_mean
+)->list: # Triples: the sentence, whether it holds for every p_uncond, the numbers behind it
+    "What the paper says of Table 1, held against rows."
+    ps = sorted({r['p_uncond'] for r in rows})
+    curves = [sorted((r for r in rows if r['p_uncond'] == p), key=lambda r: r['w']) for p in ps]; low,high = curves[0],curves[-1]
+    best,rise = [min(c, key=lambda r: r['fd']) for c in curves],[c[-1]['fd']/min(r['fd'] for r in c) for c in curves]
+    falls = sum(b['is_mean'] <= a['is_mean'] for c in curves for a,b in zip(c, c[1:]))
+    levels = np.linspace(max(min(r['is_mean'] for r in c) for c in (low,high)), min(max(r['is_mean'] for r in c) for c in (low,high)), 20)
+    worse = sum(b > a for a,b in zip(fd_at(low, levels), fd_at(high, levels)))
+    a,b = (next(r['fd'] for r in c if r['w'] == 1) for c in (low,high))
+    return [('IS rises with every step of w', falls == 0, f'{falls} of {sum(len(c)-1 for c in curves)} steps do not'),
+            ('some w > 0 has the lowest FD', all(r['w'] > 0 for r in best), 'w = ' + ', '.join(f"{r['w']:g}" for r in best)),
+            ('at the largest w, FD is far above its lowest', min(rise) > 3, 'times ' + ', '.join(f'{x:.1f}' for x in rise)),
+            (f'at equal IS, {ps[-1]:g} is worse than {ps[0]:g}', worse == len(levels), f'at {worse} of {len(levels)} levels'),
+            ('at w = 1 it is the other way round', b < a, f'FD {b:.3g} against {a:.3g}')]
 
 # %% ../nbs/14_experiments.ipynb #1969f212
 def write_csv(

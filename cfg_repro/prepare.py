@@ -6,16 +6,17 @@
 __all__ = ['RESIZE', 'area_weights', 'area_resize', 'adm_resize', 'Entry', 'class_folders', 'imagenet_tar', 'open_image',
            'downsampled_npz', 'cifar10', 'prepare', 'unreadable']
 
-# %% ../nbs/15_prepare.ipynb #0dbd26b5
+# %% ../nbs/15_prepare.ipynb #1f319238
 import io
 import os
 import tarfile
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -125,28 +126,40 @@ def _try(entry, resize, size):
     except UnidentifiedImageError: return 'it is no image that PIL knows'
     except Exception as e: return f'{type(e).__name__}: {e}'     # what a broken file makes a decoder do cannot be foreseen
 
-# %% ../nbs/15_prepare.ipynb #99b300af
-def _member(path, name):
-    "One array of an npz file; nothing in it is run."
+# %% ../nbs/15_prepare.ipynb #0f802263
+def _npz(path):
+    "Labels from 0 and the side of the images in one file, by the header alone; from an npz nothing can be run."
     try:
-        with np.load(path, allow_pickle=False) as f: return f[name]
+        with np.load(path, allow_pickle=False) as f: labels = np.asarray(f['labels'], np.int64)-1
+        with zipfile.ZipFile(path) as z, z.open('data.npy') as f:
+            read = np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(f) == (1,0) else np.lib.format.read_array_header_2_0
+            shape,_,dtype = read(f)
+    except Exception as e: raise ValueError(f"{path} cannot be read: {e}") from None     # zipfile, zlib and numpy each have errors of their own
+    side = round((shape[-1]/3)**0.5) if len(shape) == 2 else 0
+    if dtype != np.uint8 or not side or shape != (len(labels),3*side*side): raise ValueError(f"{path} holds data {shape} {dtype} and {len(labels)} labels: they must be (n,3*S*S) uint8 and n")
+    if labels.min() < 0: raise ValueError(f"{path} holds labels from {labels.min()+1}: the official ones count from 1")
+    return labels, side
+
+@lru_cache(maxsize=1)   # one file of ImageNet at 64x64 is 1.6 GB
+def _batch(path, side):
+    "The images of one file, uint8 (n,3,S,S)."
+    try:
+        with np.load(path, allow_pickle=False) as f: return f['data'].reshape(-1, 3, side, side)
     except Exception as e: raise ValueError(f"{path} cannot be read: {e}") from None
 
-# %% ../nbs/15_prepare.ipynb #17df2f5a
+# %% ../nbs/15_prepare.ipynb #b009f41e
 def downsampled_npz(
     folder, # Holds train_data_batch_1.npz and so on: `data` (n,3*S*S) uint8, `labels` from 1
-)->tuple: # images uint8 (n,3,S,S), labels int64 (n,)
-    "The official downsampled ImageNet."
+)->tuple: # A function from ascending indices (k,) to images uint8 (k,3,S,S) and labels (k,); the labels of all images, int64 (n,)
+    "The official downsampled ImageNet, one of its files in memory at a time."
     files = sorted(Path(folder).glob('*train*.npz'), key=lambda p: (len(p.name), p.name))
-    labels,images = [_member(p, 'labels').astype(np.int64) for p in files],None
-    ends = np.cumsum([len(c) for c in labels])
-    for path,c,end in zip(files, labels, ends):     # the images in memory once, and one file
-        x = _member(path, 'data'); side = round((x.shape[-1]/3)**0.5) if x.ndim == 2 else 0
-        if x.dtype != np.uint8 or x.shape != (len(c),3*side*side) or c.min() < 1: raise ValueError(f"{path} holds data {x.shape} {x.dtype} and labels {c.shape} from {c.min()}: they must be (n,3*S*S) uint8 and (n,) from 1")
-        if images is None: images = np.empty((ends[-1],3,side,side), np.uint8)
-        if side != images.shape[-1]: raise ValueError(f"{path} holds images of {side}x{side}: those of {files[0].name} are {images.shape[-1]}x{images.shape[-1]}")
-        images[end-len(c):end] = x.reshape(-1, 3, side, side)
-    return torch.from_numpy(images), torch.from_numpy(np.concatenate(labels))-1
+    labels,sides = zip(*(_npz(p) for p in files))
+    if len(set(sides)) > 1: raise ValueError(f"{folder} holds images of {', '.join(f'{s}x{s}' for s in sorted(set(sides)))}: they must be of one size")
+    starts,every = np.cumsum([0, *map(len, labels)]),torch.from_numpy(np.concatenate(labels))
+    def take(i):
+        i = np.asarray(i); k = np.searchsorted(starts, i, side='right')-1
+        return torch.from_numpy(np.concatenate([_batch(files[j], sides[0])[i[k==j]-starts[j]] for j in np.unique(k)])), every[i]
+    return take, every
 
 # %% ../nbs/15_prepare.ipynb #f859ff85
 def cifar10(
@@ -158,7 +171,7 @@ def cifar10(
     except RuntimeError as e: raise ValueError(f"{folder} holds no whole CIFAR-10: {e}") from None
     return torch.from_numpy(data.data).permute(0,3,1,2).contiguous(), torch.tensor(data.targets)
 
-# %% ../nbs/15_prepare.ipynb #b1313925
+# %% ../nbs/15_prepare.ipynb #b97d8111
 def _listed(source):
     "The entries of a folder or tar, and the names of the classes."
     path = Path(source)
@@ -178,13 +191,15 @@ def _rows(source, size, n):
         glyphs = Glyphs(60_000 if n is None else n, size)
         def drawn(i): x,c = glyphs[i]; return to_uint8(x),c
         return drawn, len(glyphs), 26, ''
-    if source == 'digits': x,c = digits().tensors; found = to_uint8(x),c,10,''
-    elif (path/'cifar-10-batches-py').is_dir(): found = *cifar10(path),10,''
-    elif path.is_dir() and list(path.glob('*train*.npz')): found = *downsampled_npz(path),None,'box'
+    if path.is_dir() and list(path.glob('*train*.npz')): (take,c),transform = downsampled_npz(path),'box'; n_classes = int(c.max())+1
+    elif source == 'digits' or (path/'cifar-10-batches-py').is_dir():
+        (x,c),transform,n_classes = digits().tensors if source == 'digits' else cifar10(path),'',10
+        if source == 'digits': x = to_uint8(x)
+        def take(i): return x[i],c[i]
     else: return None
-    x,c,n_classes,transform = found
-    if x.shape[-1] != size: raise ValueError(f"{source} holds images of {x.shape[-1]}x{x.shape[-1]}: size is {size}, and these cannot be made smaller once more")
-    return lambda i: (x[i],c[i]), len(x), n_classes or int(c.max())+1, transform
+    side = take([0])[0].shape[-1]
+    if side != size: raise ValueError(f"{source} holds images of {side}x{side}: size is {size}, and these cannot be made smaller once more")
+    return take, len(c), n_classes, transform
 
 # %% ../nbs/15_prepare.ipynb #d9eeb1cb
 def _begin():

@@ -34,7 +34,7 @@ from .reverse import ancestral_step
 from .training import new_state, prepared, seeded, train_run
 from .unet import UNet
 
-# %% ../nbs/17_runs.ipynb #4f144c34
+# %% ../nbs/17_runs.ipynb #2173cdb5
 def pick(
     device:str=None, # 'cpu', 'cuda', 'cuda:1', ...; a GPU if there is one, unless given
     precision:str=None, # 'float32' or 'bfloat16'; bfloat16 on a GPU that has it and float32 elsewhere, unless given
@@ -44,7 +44,7 @@ def pick(
     kind = (device or ('cuda' if gpu else 'cpu')).split(':')[0]
     if kind not in ('cpu', *(['cuda'] if gpu else [])): raise ValueError(f"device is {device}: this machine has cpu{' and cuda' if gpu else ' alone'}")
     if precision not in (None, 'float32', 'bfloat16'): raise ValueError(f"precision is {precision!r}: it must be float32 or bfloat16")
-    place = torch.device(device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else 'cpu'))
+    place = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device in (None,'cuda') and gpu else device or 'cpu')   # each process its own GPU
     return place, precision == 'bfloat16' if precision else kind == 'cuda' and torch.cuda.is_bf16_supported()
 
 # %% ../nbs/17_runs.ipynb #0b280aea

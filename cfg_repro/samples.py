@@ -83,7 +83,7 @@ def maker(
     return make, dict(preset=s['preset'], weights=s['weights'], train_step=s['step'], p_uncond=s['p_uncond'], w=w, T=T, v=v, step=step, labels=labels, seed=seed,
                       n_classes=n_classes, transform=s['data']['transform'], source=f"samples of {s['preset']}")
 
-# %% ../nbs/18_samples.ipynb #58786b2e
+# %% ../nbs/18_samples.ipynb #cf965484
 @call_parse
 @command
 def cfg_sample(
@@ -97,7 +97,7 @@ def cfg_sample(
     labels:str='balanced', # balanced: image i has class i mod n_classes; random: drawn by seed and index
     seed:int=0, # Seed of the noise, 0 or more
     batch_size:int=250, # Images at a time; has no say in what they show
-    shard_size:int=1000, # Images a file
+    shard_size:int=1000, # Images a file; processes share files
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
     compile:store_true=False, # Compile the network

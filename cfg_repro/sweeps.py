@@ -58,7 +58,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #a891560d
+# %% ../nbs/19_sweeps.ipynb #3c9da468
 @call_parse
 @command
 def cfg_sweep(
@@ -91,7 +91,7 @@ def cfg_sweep(
     opened = [load_run(run, place, bf16, compile) for run in runs]
     cells = sweep_cells([s for _,s in opened], table, ws=w, Ts=T, v=v, n=n)
     todo = [cell for cell in cells if not _row(out, cell).exists()]
-    if todo and share()[0] == 0: print(f'to do: {cost_report(todo, _rate(*opened[0], place, batch_size), max(processes, share()[1]))}')
+    if todo and share()[0] == 0 and (processes == 1 or share()[1] == 1): print(f'to do: {cost_report(todo, _rate(*opened[0], place, batch_size), max(processes, share()[1]))}')
     if dry_run: return
     if reference is None: raise ValueError("there is no --reference: it must be a set that cfg_prepare made, digits, or statistics in an npz")
     spread(processes, 'cfg_sweep')

@@ -246,7 +246,7 @@ def load_checkpoint(
     state.opt.load_state_dict(dict(state=slots, param_groups=state.opt.state_dict()['param_groups']))
     return True
 
-# %% ../nbs/11_training.ipynb #68bf5475
+# %% ../nbs/11_training.ipynb #c3ed220d
 def _agreed(flag, device):
     "Whether any of the processes says yes."
     if not dist.is_initialized(): return bool(flag)
@@ -258,10 +258,15 @@ def _line(state, row, batch_size):
     numbers = dict(step=state.step, images=state.step*batch_size, **{k: float(v) for k,v in row.items()}, skipped=int(state.skipped))
     return {k: v if math.isfinite(v) else None for k,v in numbers.items()}
 
+def _upto(line, step):
+    "Whether a line of the log is whole and belongs to the steps up to this one."
+    try: return json.loads(line)['step'] <= step
+    except ValueError: return False     # cut short by a crash
+
 def _trim(path, step):
     "Cut a log back to the lines up to a step."
     lines = path.read_text().splitlines() if path.exists() else []
-    write_file(path, ''.join(f'{line}\n' for line in lines if json.loads(line)['step'] <= step).encode())
+    write_file(path, ''.join(f'{line}\n' for line in lines if _upto(line, step)).encode())
 
 # %% ../nbs/11_training.ipynb #476d2ec1
 def train_run(

@@ -1,9 +1,12 @@
 "The five commands from a terminal, end to end on a small set shaped like ImageNet: JPEGs in class folders, a few of them broken."
 import csv, json, os, signal, subprocess, sys, time
 from pathlib import Path
+from unittest.mock import patch
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch_fidelity import feature_extractor_inceptionv3 as inception
 import project
 from cfg_repro.data import ImageSet, draw_glyph
 
@@ -74,6 +77,12 @@ def test_evaluation(lab):
     (statistics,) = (lab/'data').glob('classifier-*.npz')
     run('cfg_evaluate', 'some', '--reference', statistics, '--out', 'again.json', *words, cwd=lab)
     assert json.loads((lab/'again.json').read_text())['result'] == found['result']
+    with patch.object(inception, 'load_state_dict_from_url'), patch.object(inception.FeatureExtractorInceptionV3, 'load_state_dict'):
+        torch.save(inception.FeatureExtractorInceptionV3('random', ['2048']).state_dict(), lab/'inception.pth')
+    np.savez(lab/'adm.npz', mu=np.zeros(2048), sigma=np.eye(2048))              # as ADM's are
+    by_inception = ['cfg_evaluate', 'some', '--reference', 'adm.npz', '--weights', 'inception.pth', *on_cpu]
+    assert 'there are 100 images: a covariance of 2048 features needs more' in run(*by_inception, '--transform', 'area', cwd=lab, code=2)
+    assert "by 'area', the reference by 'adm'" in run(*by_inception, '--transform', 'adm', cwd=lab, code=2)
 
 
 def test_sweep(lab):
