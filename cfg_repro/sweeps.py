@@ -58,7 +58,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #3c9da468
+# %% ../nbs/19_sweeps.ipynb #0b370a59
 @call_parse
 @command
 def cfg_sweep(
@@ -71,6 +71,7 @@ def cfg_sweep(
     v:float=None, # Exponent of the variance, in [0,1]; the table's unless given
     n:int=50_000, # Images a cell
     classifier:str=None, # As for cfg_evaluate
+    fit_steps:int=4000, # As for cfg_evaluate
     weights:str=None, # As for cfg_evaluate
     transform:str='', # As for cfg_evaluate
     splits:int=10, # Parts of which IS is the mean
@@ -98,7 +99,7 @@ def cfg_sweep(
     about = dict(table=table, preset=opened[0][1]['preset'], v=v, n=n, reference=str(reference), classifier=classifier, transform=transform, splits=splits,
                  precision='bfloat16' if bf16 else 'float32', weights=[s['weights'] for _,s in opened])
     _same(out, about)
-    judge = judging(reference, classifier=classifier, weights=weights, transform=transform, device=place) if share()[0] == 0 and (todo or not (out/'work'/'floor.json').exists()) else None
+    judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if share()[0] == 0 and (todo or not (out/'work'/'floor.json').exists()) else None
     for cell in progress(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
     if judge: _floor(out, judge, reference, n, splits=splits, batch_size=batch_size)
     if share()[0] == 0: print(_report([json.loads(_row(out, c).read_text()) for c in cells], table, out, about, 'FD' if classifier else 'FID'))

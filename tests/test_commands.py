@@ -66,7 +66,7 @@ def test_samples_depend_on_nothing_but_the_settings(lab):
 def test_evaluation(lab):
     "By a classifier of its own against the data, and against statistics kept from it; another filter is refused, and Inception with few images too."
     run('cfg_sample', 'runs/p0.1', '--w', 0.5, '--n', 100, '--out', 'some', *on_cpu, cwd=lab)
-    words = ['--classifier', 'own.safetensors', '--splits', 1, *on_cpu]
+    words = ['--classifier', 'own.safetensors', '--fit_steps', 200, '--splits', 1, *on_cpu]
     text = run('cfg_evaluate', 'some', '--reference', 'data', *words, cwd=lab)
     assert text.startswith('100 images: FD ') and 'precision' in text and max(map(len, text.splitlines())) <= 100
     found = json.loads((lab/'some/evaluation.json').read_text())
@@ -87,7 +87,7 @@ def test_evaluation(lab):
 
 def test_sweep(lab):
     "Killed on the way and started again, it ends with the rows of the one that was not; the same line again makes nothing."
-    how = ['runs/p0.1', 'runs/p0.5', '--reference', 'data', '--classifier', 'own.safetensors', '--w', '0,1,4', '--T', '4', '--n', 90, '--splits', 1, *on_cpu]
+    how = ['runs/p0.1', 'runs/p0.5', '--reference', 'data', '--classifier', 'own.safetensors', '--fit_steps', 200, '--w', '0,1,4', '--T', '4', '--n', 90, '--splits', 1, *on_cpu]
     text = run('cfg_sweep', *how, '--out', 'whole', cwd=lab)
     kill_once('cfg_sweep', *how, '--out', 'killed', cwd=lab, when='killed/work/cells/*.json')
     run('cfg_sweep', *how, '--out', 'killed', cwd=lab)
@@ -116,7 +116,7 @@ def test_preparation_killed_and_resumed(lab):
 
 def test_gpu_script(tmp_path):
     "The script for one GPU runs from end to end on a CPU at a small size; the same line again has nothing to do."
-    small = dict(DEVICE='cpu', OUT=str(tmp_path), WORK=str(tmp_path/'work'), SIZE='16', N='300', FULL='tiny', FULL_STEPS='3', PRESET='tiny', W='0,1', T='4', SAMPLES='100',
+    small = dict(DEVICE='cpu', OUT=str(tmp_path), WORK=str(tmp_path/'work'), SIZE='16', N='300', FULL='tiny', FULL_STEPS='3', PRESET='tiny', W='0,1', T='4', SAMPLES='100', FIT='100',
                  MORE='--steps 3 --batch_size 8', PATH=f"{bin}:{os.environ['PATH']}")
     for _ in range(2):
         done = subprocess.run(['bash', str(project.root/'results/glyphs64/run.sh')], env=environment | small, capture_output=True, text=True, timeout=600)

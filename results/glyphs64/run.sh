@@ -38,7 +38,7 @@ for p in 0.1 0.2 0.5; do
   cfg train "${PRESET:-glyphs64}" --data "$work/data" --out "$work/p$p" --p_uncond $p --device "$device" --save_every 500 --grid_every 2500 "${more[@]}"
   cp "$work/p$p/provenance.json" "$here/train-p$p.json"; cp "$work/p$p/log.jsonl" "$here/log-p$p.jsonl"
 done
-cfg sweep "$work/p0.1" "$work/p0.2" "$work/p0.5" --reference "$work/data" --classifier "$work/own.safetensors" --out "$work/table1" \
+cfg sweep "$work/p0.1" "$work/p0.2" "$work/p0.5" --reference "$work/data" --classifier "$work/own.safetensors" --fit_steps "${FIT:-4000}" --out "$work/table1" \
     --w "${W:-0,0.1,0.3,0.5,1,2,3,4}" --T "${T:-64}" --n "${SAMPLES:-2000}" --splits 1 --batch_size 500 --device "$device"
 cp "$work"/table1/{cells.csv,table1.csv,provenance.json} "$here/"
 echo done
