@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pick', 'share', 'progress', 'spread', 'wait', 'at_least', 'open_data', 'fitting', 'cfg_prepare', 'cfg_train']
 
-# %% ../nbs/17_runs.ipynb #81ce2d71
+# %% ../nbs/17_runs.ipynb #db96956b
 import json
 import math
 import os
@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -34,7 +35,7 @@ from .reverse import ancestral_step
 from .training import new_state, prepared, seeded, train_run
 from .unet import UNet
 
-# %% ../nbs/17_runs.ipynb #2173cdb5
+# %% ../nbs/17_runs.ipynb #31c0e61e
 def pick(
     device:str=None, # 'cpu', 'cuda', 'cuda:1', ...; a GPU if there is one, unless given
     precision:str=None, # 'float32' or 'bfloat16'; bfloat16 on a GPU that has it and float32 elsewhere, unless given
@@ -45,6 +46,7 @@ def pick(
     if kind not in ('cpu', *(['cuda'] if gpu else [])): raise ValueError(f"device is {device}: this machine has cpu{' and cuda' if gpu else ' alone'}")
     if precision not in (None, 'float32', 'bfloat16'): raise ValueError(f"precision is {precision!r}: it must be float32 or bfloat16")
     place = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device in (None,'cuda') and gpu else device or 'cpu')   # each process its own GPU
+    if place.type == 'cuda': torch.cuda.set_device(place)     # torch-fidelity and others ask for "the" GPU
     return place, precision == 'bfloat16' if precision else kind == 'cuda' and torch.cuda.is_bf16_supported()
 
 # %% ../nbs/17_runs.ipynb #0b280aea
@@ -72,14 +74,14 @@ def spread(
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}', '--', *sys.argv])
 
-# %% ../nbs/17_runs.ipynb #ab09502e
+# %% ../nbs/17_runs.ipynb #19ee463b
 def wait(
     device, # torch.device that this process works on
 ):
     "Go on when all processes are here."
     if share()[1] == 1: return
     from accelerate import PartialState
-    PartialState(cpu=torch.device(device).type == 'cpu').wait_for_everyone()
+    PartialState(cpu=torch.device(device).type == 'cpu', timeout=timedelta(days=2)).wait_for_everyone()   # one may work for longer than the default lets others wait
 
 # %% ../nbs/17_runs.ipynb #a21965da
 def at_least(
@@ -212,7 +214,7 @@ def _network(p, seed, device, checkpoint):
     net.checkpoint = checkpoint
     return new_state(net.to(device, memory_format=torch.channels_last if device.type == 'cuda' else torch.preserve_format))
 
-# %% ../nbs/17_runs.ipynb #6c39cfb9
+# %% ../nbs/17_runs.ipynb #5580d09c
 @call_parse
 @command
 def cfg_train(
@@ -253,6 +255,7 @@ def cfg_train(
                             state, run, p, place, grid_every)
     if accelerator: accelerator.end_training()
     if share()[0]: return
+    if first == state.step: print(f"{run}: {state.step:,} steps are taken already"); return      # the record of those who took them stays
     write_json(run/'provenance.json', provenance(settings=settings, steps=state.step, from_step=first, images_per_second=round(rate, 2), memory_gib=round(_memory(place), 2),
                precision='bfloat16' if bf16 else 'float32', compiled=compile, checkpointed=checkpoint, micro_batch=p['micro_batch'], processes=share()[1], skipped=int(state.skipped)))
     print(f"{run}: {state.step:,} steps of {p['batch_size']} images, {int(state.skipped)} skipped; {_speed(rate)} images/s, at most {_memory(place):.2f} GiB")

@@ -104,7 +104,7 @@ def cfg_sweep(
     if judge: _floor(out, judge, reference, n, splits=splits, batch_size=batch_size)
     if share()[0] == 0: print(_report([json.loads(_row(out, c).read_text()) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
 
-# %% ../nbs/19_sweeps.ipynb #91bdb58f
+# %% ../nbs/19_sweeps.ipynb #6a4ff3c4
 def _row(out, cell): return out/'work'/'cells'/f'{_cell_name(cell)}.json'
 
 def _same(out, about):
@@ -127,18 +127,19 @@ def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf
     wait(place)
 
 def _floor(out, judge, reference, n, **how):
-    "Judge as many real images as a cell has generated ones: what a perfect model would get."
+    "Judge a random part of the reference, as many images as a cell has or all there are: what their number alone costs; 0 where the part is the whole."
     if Path(reference).is_file(): return write_json(out/'work'/'floor.json', None)
     data,about = open_data(reference)
     i = torch.randperm(about['n'], generator=torch.Generator().manual_seed(0))[:n]
-    write_json(out/'work'/'floor.json', judge(data.bytes(i) if isinstance(data, ImageSet) else to_uint8(data[i][0]), **how)['fd'])
+    row = judge(data.bytes(i) if isinstance(data, ImageSet) else to_uint8(data[i][0]), **how)
+    write_json(out/'work'/'floor.json', dict(fd=row['fd'], n=len(i)))
 
 def _report(rows, number, out, about, name):
     "Write the tables of a finished sweep; the text for the terminal."
     t = TABLES[number]; by,floor = t['column'],json.loads((out/'work'/'floor.json').read_text())
     means = average(rows, ('w',by))
     if all(r['seeds'] > 1 for r in means): means = [r | {f'{k}_half_interval': interval(r[f'{k}_std'], r['seeds']) for k in ('fd','is_mean')} for r in means]
-    write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about, floor=floor))
+    write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about, floor=floor and floor['fd']))
     paper = [r for r in paper_rows(t['paper'], by, t['values']) if r['w'] in {m['w'] for m in means}]
-    perfect = '' if floor is None else f"{name} of {about['n']:,} real images: {floor:.2f}\n"
+    perfect = '' if floor is None else f"{name} of {floor['n']:,} of the reference's own images: {floor['fd']:.2f}\n"
     return f"{side_by_side(means, paper, by, (about['preset'],t['name']), name)}\n{perfect}{out}: cells.csv, table{number}.csv, provenance.json"

@@ -98,7 +98,7 @@ def ema_decay_at(
     "The decay of the moving average, warmed up: (1+step)/(10+step) until that exceeds `ema_decay`."
     return min(ema_decay, (1+step)/(10+step))
 
-# %% ../nbs/11_training.ipynb #e51df1fc
+# %% ../nbs/11_training.ipynb #0a760c95
 def _processes():
     "How many processes share the run, and which this one is."
     return (dist.get_rank(),dist.get_world_size()) if dist.is_initialized() else (0,1)
@@ -114,7 +114,7 @@ def _gradient(model, loss, batch, micro_batch, scale):
     return total
 
 def _update(state, lr, ema_decay, grad_clip):
-    "AdamW's step and the average's, from gradients that are ready; nothing changes where they are not finite. The norm of the gradient, ()."
+    "AdamW's step and the average's, from gradients that are ready; where they are not finite, no weight and no moment changes. The norm of the gradient, ()."
     grads = [p.grad for p in state.net.parameters()]
     norm = get_total_norm(grads)
     if grad_clip: clip_grads_with_norm_(state.net.parameters(), grad_clip, norm)
@@ -126,7 +126,7 @@ def _update(state, lr, ema_decay, grad_clip):
     state.step += 1; state.skipped = state.skipped + state.opt.found_inf
     return norm
 
-# %% ../nbs/11_training.ipynb #b09207b6
+# %% ../nbs/11_training.ipynb #26e6a73e
 def train(
     state:TrainState, # The run; changed in place
     data, # Data set: `len`, and data[idx] -> x (B,C,H,W) in [-1,1], c (B,)
@@ -149,6 +149,7 @@ def train(
     if not 0 <= p_uncond <= 1: raise ValueError(f"p_uncond is {p_uncond}: a probability lies in [0,1]")
     (k,m),net,device = _processes(),state.net.train(),next(state.net.parameters()).device
     if batch_size < m: raise ValueError(f"batch_size is {batch_size}: {m} processes need {m} images or more")
+    if m > 1 and not hasattr(model, 'no_sync'): raise ValueError(f"{m} processes share this run: `model` must be the network as accelerate prepared it")
     rows = torch.arange(k, batch_size, m, device=device)                                     # of the batch, those that are ours
     draws = Draws(len(data), batch_size, seed, state.step, steps, (k,m))
     for x,c in DataLoader(data, sampler=draws, batch_size=None, num_workers=workers, pin_memory=device.type == 'cuda'):  # line 2
@@ -227,7 +228,7 @@ def read_checkpoint(
         if sha256((path/name).read_bytes()).hexdigest() != expected: raise ValueError(f"{path/name} is damaged: its hash is not the manifest's")
     return json.loads((path/'state.json').read_text()), *(load_file(path/f'{n}.safetensors') for n in names)
 
-# %% ../nbs/11_training.ipynb #6b347af9
+# %% ../nbs/11_training.ipynb #a3d9de0c
 def load_checkpoint(
     state:TrainState, # A fresh run of the same shape; changed in place
     run, # Directory of the run
@@ -243,6 +244,8 @@ def load_checkpoint(
     state.ema.n_averaged.fill_(state.step)
     slots = {}
     for key,value in moments.items(): slots.setdefault(int(key.split('.')[0]), {})[key.split('.')[1]] = value
+    for p,slot in zip(state.net.parameters(), (slots[i] for i in sorted(slots))):     # in the memory order of the weights, as the fused step wants them
+        slot |= {k: torch.empty_like(p).copy_(v) for k,v in slot.items() if v.shape == p.shape}
     state.opt.load_state_dict(dict(state=slots, param_groups=state.opt.state_dict()['param_groups']))
     return True
 
@@ -268,7 +271,7 @@ def _trim(path, step):
     lines = path.read_text().splitlines() if path.exists() else []
     write_file(path, ''.join(f'{line}\n' for line in lines if _upto(line, step)).encode())
 
-# %% ../nbs/11_training.ipynb #476d2ec1
+# %% ../nbs/11_training.ipynb #781386c1
 def train_run(
     state:TrainState, # A fresh run; changed in place
     data, # As for `train`
@@ -294,6 +297,7 @@ def train_run(
             if k == 0:
                 with open(log, 'a') as f: f.write(json.dumps(line) + '\n')
         if k == 0 and (last or ending or state.step % save_every == 0): save_checkpoint(state, run, settings)
+        if ending or last: _agreed(False, device)     # nobody leaves before the checkpoint stands: a launcher ends the others when one has left
         yield line
         if ending and not last: raise KeyboardInterrupt
 
