@@ -123,7 +123,7 @@ def _fill(out, make, n, settings, shard_size):
     with progress(total=-(-n//m), unit=' images', unit_scale=True) as bar:
         for done in write_set(out, make, n, settings, shard_size, part=(k,m)): bar.update(done-bar.n)
 
-# %% ../nbs/18_samples.ipynb #6edbda84
+# %% ../nbs/18_samples.ipynb #ae9e8990
 def own_classifier(
     path, # File of its weights; made if missing
     source=None, # The data set to fit it on, if it is: as for `open_data`
@@ -137,7 +137,7 @@ def own_classifier(
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)); held = order[:-(-len(data)//10)]
         classifier = fit_classifier(Subset(data, order[len(held):]), about['n_classes'], steps=steps)
         with torch.no_grad(): right = torch.cat([classifier(data[i][0]).argmax(1) == data[i][1] for i in held.split(1000)]).float().mean().item()
-        tqdm.write(f'classifier: {right:.3f} of {len(held):,} held-out images named right', file=sys.stderr)
+        if not os.environ.get('TQDM_DISABLE'): tqdm.write(f'classifier: {right:.3f} of {len(held):,} held-out images named right', file=sys.stderr)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, save(classifier.state_dict(), metadata=dict(held_out=f'{right:.4f}')))
     try:
