@@ -249,7 +249,7 @@ def load_checkpoint(
     state.opt.load_state_dict(dict(state=slots, param_groups=state.opt.state_dict()['param_groups']))
     return True
 
-# %% ../nbs/11_training.ipynb #c3ed220d
+# %% ../nbs/11_training.ipynb #3ee39041
 def _agreed(flag, device):
     "Whether any of the processes says yes."
     if not dist.is_initialized(): return bool(flag)
@@ -269,7 +269,8 @@ def _upto(line, step):
 def _trim(path, step):
     "Cut a log back to the lines up to a step."
     lines = path.read_text().splitlines() if path.exists() else []
-    write_file(path, ''.join(f'{line}\n' for line in lines if _upto(line, step)).encode())
+    text = ''.join(f'{line}\n' for line in lines if _upto(line, step))
+    if not path.exists() or path.read_text() != text: write_file(path, text.encode())
 
 # %% ../nbs/11_training.ipynb #781386c1
 def train_run(
