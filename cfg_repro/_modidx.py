@@ -30,7 +30,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '.', 'git_ur
                                 'cfg_repro.data.ImageSet.__reduce__': ('data.html#imageset.__reduce__', 'cfg_repro/data.py'),
                                 'cfg_repro.data.ImageSet.bytes': ('data.html#imageset.bytes', 'cfg_repro/data.py'),
                                 'cfg_repro.data.ImageSet.fingerprint': ('data.html#imageset.fingerprint', 'cfg_repro/data.py'),
-                                'cfg_repro.data.ImageSet.shape': ('data.html#imageset.shape', 'cfg_repro/data.py'),
                                 'cfg_repro.data.ImageSet.tensor': ('data.html#imageset.tensor', 'cfg_repro/data.py'),
                                 'cfg_repro.data._font': ('data.html#_font', 'cfg_repro/data.py'),
                                 'cfg_repro.data._shards': ('data.html#_shards', 'cfg_repro/data.py'),

@@ -13,9 +13,10 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-# %% ../nbs/09_data.ipynb #8058a3ed
+# %% ../nbs/09_data.ipynb #2502c598
 import numpy as np
 import torch
+from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.utils.data import Dataset, TensorDataset
@@ -141,7 +142,7 @@ def write_set(
         done += len(indices)
         yield done
 
-# %% ../nbs/09_data.ipynb #572413b9
+# %% ../nbs/09_data.ipynb #647873bb
 class ImageSet(Dataset):
     "A set of images on disk, mapped into memory: data[idx] -> x (B,C,H,W) in [-1,1], c (B,)."
     def __init__(self,
@@ -156,38 +157,38 @@ class ImageSet(Dataset):
         try: self.shards = [load_file(p) for p in paths]
         except SafetensorError as e: raise ValueError(f"{path} is damaged: {e}") from None
         self.ends = torch.tensor([len(s['images']) for s in self.shards]).cumsum(0)
-        self.labels = self.tensor('labels')
-
-    def tensor(self,
-        name:str, # Name of a tensor that every shard holds, such as `labels`
-    )->torch.Tensor: # The rows of all shards
-        "A tensor of all shards, in memory."
-        return torch.cat([s[name] for s in self.shards])
-
-    def bytes(self,
-        idx, # Indices of images, a tensor of any shape or a number
-    )->torch.Tensor: # uint8 (...,C,H,W)
-        "Images as they are on disk."
-        idx = torch.as_tensor(idx); flat = idx.reshape(-1)
-        images = torch.empty(len(flat), *self.shape, dtype=torch.uint8)
-        which = torch.bucketize(flat, self.ends, right=True)
-        for k in which.unique().tolist():
-            here = which == k
-            images[here] = self.shards[k]['images'][flat[here] - (self.ends[k-1] if k else 0)]
-        return images.reshape(*idx.shape, *self.shape)
-
-    @property
-    def shape(self)->tuple: # (C,H,W)
-        "Shape of one image."
-        return tuple(self.shards[0]['images'].shape[1:])
-
-    @property
-    def fingerprint(self)->str: # Hexadecimal
-        "SHA-256 over the noted hashes of the shards: another set has another one."
-        return sha256(b''.join(p.read_bytes() for p in sorted(self.path.glob('shard-*.sha256')))).hexdigest()
+        self.shape,self.labels = tuple(self.shards[0]['images'].shape[1:]),torch.cat([s['labels'] for s in self.shards])
 
     def __len__(self): return int(self.ends[-1])
     def __getitem__(self, idx):
         if isinstance(idx, int) and not 0 <= idx < len(self): raise IndexError(idx)
         return from_uint8(self.bytes(idx)), self.labels[idx]
     def __reduce__(self): return ImageSet,(self.path,)   # a process that reads ahead maps the files anew
+
+# %% ../nbs/09_data.ipynb #d69100bf
+@patch
+def bytes(self:ImageSet,
+    idx, # Indices of images, a tensor of any shape or a number
+)->torch.Tensor: # uint8 (...,C,H,W)
+    "Images as they are on disk."
+    idx = torch.as_tensor(idx); flat = idx.reshape(-1)
+    images = torch.empty(len(flat), *self.shape, dtype=torch.uint8)
+    which = torch.bucketize(flat, self.ends, right=True)
+    for k in which.unique().tolist():
+        here = which == k
+        images[here] = self.shards[k]['images'][flat[here] - (self.ends[k-1] if k else 0)]
+    return images.reshape(*idx.shape, *self.shape)
+
+# %% ../nbs/09_data.ipynb #b2b06491
+@patch
+def tensor(self:ImageSet,
+    name:str, # Name of a tensor that every shard holds, such as `labels`
+)->torch.Tensor: # The rows of all shards
+    "A tensor of all shards, in memory."
+    return torch.cat([s[name] for s in self.shards])
+
+# %% ../nbs/09_data.ipynb #a7e87b63
+@patch(as_prop=True)
+def fingerprint(self:ImageSet)->str: # Hexadecimal
+    "SHA-256 over the noted hashes of the shards: another set has another one."
+    return sha256(b''.join(p.read_bytes() for p in sorted(self.path.glob('shard-*.sha256')))).hexdigest()

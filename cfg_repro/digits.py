@@ -88,7 +88,7 @@ def cost(
 # %% ../nbs/20_digits.ipynb #b48688b6
 def _name(job): return '-'.join(v if isinstance(v, str) else f'{k[0]}{v:g}' for k,v in job.items())
 
-# %% ../nbs/20_digits.ipynb #90f5d4c9
+# %% ../nbs/20_digits.ipynb #d70ba4a8
 def train_network(
     job:dict, # From `networks`
     out, # Directory of the experiment
@@ -96,14 +96,14 @@ def train_network(
     device='cpu', # Where to train
 ):
     "Train a network, or what is left of it to train; the result is its last checkpoint."
-    run,settings = Path(out)/'work'/_name(job),dict(job=job, shape=NET, **{k: s[k] for k in ('steps','batch_size','lr','warmup','ema_decay')})
+    run,settings = Path(out)/'parts'/_name(job),dict(job=job, shape=NET, **{k: s[k] for k in ('steps','batch_size','lr','warmup','ema_decay')})
     cls,decay,loss = (UNet,0.,eps_loss) if job['net'] == 'unet' else (NoisyClassifier,0.05,classifier_loss)
     with seeded(job['seed']): net = cls(**NET).to(device)
     state = new_state(net, weight_decay=decay)
     for _ in train_run(state, digits(), run, settings, steps=s['steps'], batch_size=s['batch_size'], lr=s['lr'], warmup=s['warmup'],
                        p_uncond=job['p_uncond'], ema_decay=s['ema_decay'], seed=job['seed'], loss=loss, save_every=100): pass
 
-# %% ../nbs/20_digits.ipynb #e23ed3de
+# %% ../nbs/20_digits.ipynb #48d5998a
 def load_network(
     job:dict, # From `networks`, trained
     out, # Directory of the experiment
@@ -111,25 +111,25 @@ def load_network(
 )->nn.Module: # The network with the averaged weights, in evaluation mode
     "The trained network of a job."
     net = (UNet if job['net'] == 'unet' else NoisyClassifier)(**NET)
-    net.load_state_dict(read_checkpoint(last_checkpoint(Path(out)/'work'/_name(job)), 'ema')[1])
+    net.load_state_dict(read_checkpoint(last_checkpoint(Path(out)/'parts'/_name(job)), 'ema')[1])
     return net.to(device).eval()
 
-# %% ../nbs/20_digits.ipynb #11e488c7
+# %% ../nbs/20_digits.ipynb #2d669660
 def weight_hashes(
     out, # Directory of the experiment
     s:dict, # Settings
 )->dict: # Name of a network -> SHA-256 of its file of averaged weights
     "The hashes that the manifests of the last checkpoints note."
-    checkpoints = {_name(job): last_checkpoint(Path(out)/'work'/_name(job)) for job in networks(s)}
+    checkpoints = {_name(job): last_checkpoint(Path(out)/'parts'/_name(job)) for job in networks(s)}
     return {name: json.loads((path/'manifest.json').read_text())['ema.safetensors'] for name,path in checkpoints.items()}
 
-# %% ../nbs/20_digits.ipynb #8ac934f3
+# %% ../nbs/20_digits.ipynb #096a182f
 def load_classifier(
     out, # Directory of the experiment
     s:dict, # Settings
 )->Classifier: # In evaluation mode
     "The classifier behind FD and IS: trained on the digits at the first call, read afterwards."
-    path = Path(out)/'work'/'classifier.safetensors'
+    path = Path(out)/'parts'/'classifier.safetensors'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(fit_classifier(digits(), 10, steps=s['classifier_steps']).state_dict(), path.with_suffix('.saving'))
@@ -152,15 +152,15 @@ def sampler(
     return partial(generate, model, shape=(1,8,8), labels=partial(balanced_labels, n_classes=10), seed=job['seed'], device=device,
                    T=job['T'], step=partial(ancestral_step, v=s['v']))
 
-# %% ../nbs/20_digits.ipynb #3f09df97
+# %% ../nbs/20_digits.ipynb #ceddad40
 def measure(
     job:dict, # From `cells`
     out, # Directory of the experiment
     s:dict, # Settings
     device='cpu', # Where to sample
 ):
-    "Sample and score a cell; its row is left in work/cells."
-    path = Path(out)/'work'/'cells'/f'{_name(job)}.json'
+    "Sample and score a cell; its row is left in parts/cells."
+    path = Path(out)/'parts'/'cells'/f'{_name(job)}.json'
     if path.exists(): return
     images = torch.cat([batch['images'] for batch in sampler(job, out, s, device)(range(s['n']))])
     found = evaluate(images, to_uint8(digits().tensors[0]), load_classifier(out, s), splits=1)
@@ -192,7 +192,7 @@ def _done(pool, do, jobs):
     futures = {pool.submit(do, job): job for job in jobs}
     for f in as_completed(futures): f.result(); yield futures[f]
 
-# %% ../nbs/20_digits.ipynb #944221b3
+# %% ../nbs/20_digits.ipynb #b7c1642f
 def run(
     out, # Directory of the experiment; made if missing
     s:dict, # Settings, with `seeds`
@@ -200,8 +200,8 @@ def run(
     device='cpu', # Where to train and sample
 )->list: # A row for each cell
     "Train and measure whatever is not there yet, with a progress bar."
-    out = Path(out); (out/'work').mkdir(parents=True, exist_ok=True)
-    about,known = json.loads(json.dumps(s)),out/'work'/'settings.json'
+    out = Path(out); (out/'parts').mkdir(parents=True, exist_ok=True)
+    about,known = json.loads(json.dumps(s)),out/'parts'/'settings.json'
     if known.exists() and json.loads(known.read_text()) != about: raise ValueError(f"{out} holds an experiment with other settings: choose another --out")
     write_json(known, about)
     load_classifier(out, s)
@@ -211,7 +211,7 @@ def run(
         for name,do,jobs in tasks:
             bar.set_description(name)
             for job in _done(pool, partial(do, out=out, s=s, device=device), jobs): bar.update(cost(job, s))
-    return [json.loads((out/'work'/'cells'/f'{_name(j)}.json').read_text()) for j in cells(s)]
+    return [json.loads((out/'parts'/'cells'/f'{_name(j)}.json').read_text()) for j in cells(s)]
 
 # %% ../nbs/20_digits.ipynb #3703620e
 def claims(
@@ -355,7 +355,7 @@ def report(
             *(f"{'yes' if holds else 'NO':>3}  {claim}: {number}" for claim,holds,number in claims(rows, s, floor))]
     return '\n'.join(text),first,second,third
 
-# %% ../nbs/20_digits.ipynb #f47f9170
+# %% ../nbs/20_digits.ipynb #24bc4499
 @call_parse
 @command
 def cfg_digits(
@@ -373,7 +373,7 @@ def cfg_digits(
     if device != 'cpu' and not (device.startswith('cuda') and torch.cuda.is_available()): raise ValueError(f"device is {device}: this machine has cpu{' and cuda' if torch.cuda.is_available() else ' alone'}")
     out = Path(out or ('runs/digits-quick' if quick else 'runs/digits'))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    resumed,began = (out/'work').exists(),time.time()
+    resumed,began = (out/'parts').exists(),time.time()
     rows = run(out, s, workers, device)
     floor = fd_floor(to_uint8(digits().tensors[0]), load_classifier(out, s))
     text,first,second,third = report(rows, s, floor)

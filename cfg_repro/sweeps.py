@@ -23,7 +23,7 @@ from .experiments import (TABLES, W, average, command, cost_report, interval, pa
 from .runs import at_least, open_data, pick, progress, share, spread, wait
 from .samples import judging, load_run, maker
 
-# %% ../nbs/19_sweeps.ipynb #3b59cc04
+# %% ../nbs/19_sweeps.ipynb #52a59ae4
 def sweep_cells(
     runs:list, # The settings of runs, from `load_run`
     table:int, # 1: over w, for runs of several p_uncond; 2: over w and T
@@ -35,14 +35,16 @@ def sweep_cells(
 )->list: # Dictionaries: run (its number), p_uncond, seed, w, T, v, n
     "The cells of a sweep."
     if table not in TABLES: raise ValueError(f"table is {table}: it must be 1 or 2")
+    if v is not None and not 0 <= v <= 1: raise ValueError(f"v is {v}: it must be in [0,1]")
+    at_least(1, n=n)
     t = TABLES[table]
     return [dict(run=i, p_uncond=s['p_uncond'], seed=s['seed'], w=w, T=T, v=t['v'] if v is None else v, n=n) for i,s in enumerate(runs) for T in Ts or t['T'] for w in ws]
 
-# %% ../nbs/19_sweeps.ipynb #9492cebc
+# %% ../nbs/19_sweeps.ipynb #72882ab1
 def _numbers(kind):
     "A parser of numbers that are separated by commas."
     def numbers(text): return tuple(kind(part) for part in text.split(','))
-    numbers.__name__ = f'numbers, separated by commas'
+    numbers.__name__ = 'numbers, separated by commas'
     return numbers
 reals,wholes = _numbers(float),_numbers(int)
 
@@ -58,7 +60,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #0b370a59
+# %% ../nbs/19_sweeps.ipynb #d36ec77a
 @call_parse
 @command
 def cfg_sweep(
@@ -85,8 +87,7 @@ def cfg_sweep(
     dry_run:store_true=False, # Say what it would cost, at the rate measured here, and stop
 ):
     "Table 1 or 2 over trained runs: sample and evaluate every cell. Stop it, and the same line resumes."
-    if v is not None and not 0 <= v <= 1: raise ValueError(f"v is {v}: it must be in [0,1]")
-    at_least(1, n=n, splits=splits, shard_size=shard_size)
+    at_least(1, splits=splits, shard_size=shard_size)
     (place,bf16),out = pick(device, precision),Path(out or f'runs/table{table}')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     opened = [load_run(run, place, bf16, compile) for run in runs]
@@ -99,24 +100,24 @@ def cfg_sweep(
     about = dict(table=table, preset=opened[0][1]['preset'], v=v, n=n, reference=str(reference), classifier=classifier, transform=transform, splits=splits,
                  precision='bfloat16' if bf16 else 'float32', weights=[s['weights'] for _,s in opened])
     _same(out, about)
-    judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if share()[0] == 0 and (todo or not (out/'work'/'floor.json').exists()) else None
+    judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if share()[0] == 0 and (todo or not (out/'parts'/'floor.json').exists()) else None
     for cell in progress(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
     if judge: _floor(out, judge, reference, n, splits=splits, batch_size=batch_size)
     if share()[0] == 0: print(_report([json.loads(_row(out, c).read_text()) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
 
-# %% ../nbs/19_sweeps.ipynb #6a4ff3c4
-def _row(out, cell): return out/'work'/'cells'/f'{_cell_name(cell)}.json'
+# %% ../nbs/19_sweeps.ipynb #9da6b647
+def _row(out, cell): return out/'parts'/'cells'/f'{_cell_name(cell)}.json'
 
 def _same(out, about):
     "Refuse a directory that holds a sweep of another kind."
-    known,about = out/'work'/'sweep.json',json.loads(json.dumps(about))
+    known,about = out/'parts'/'sweep.json',json.loads(json.dumps(about))
     if known.exists() and (old := json.loads(known.read_text())) != about:
         raise ValueError(f"{out} holds a sweep with another {', '.join(k for k in about if old.get(k) != about[k])}: choose another --out")
     known.parent.mkdir(parents=True, exist_ok=True); write_json(known, about)
 
 def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf16, keep):
     "Sample and judge one cell; its row is left in cells."
-    samples = out/'work'/'samples'/_cell_name(cell)
+    samples = out/'parts'/'samples'/_cell_name(cell)
     make,settings = maker(*opened, w=cell['w'], T=cell['T'], v=cell['v'], seed=cell['seed'], batch_size=batch_size, device=place)
     for _ in write_set(samples, make, cell['n'], settings | dict(precision='bfloat16' if bf16 else 'float32'), shard_size, part=share()): pass
     wait(place)
@@ -128,15 +129,15 @@ def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf
 
 def _floor(out, judge, reference, n, **how):
     "Judge a random part of the reference, as many images as a cell has or all there are: what their number alone costs; 0 where the part is the whole."
-    if Path(reference).is_file(): return write_json(out/'work'/'floor.json', None)
+    if Path(reference).is_file(): return write_json(out/'parts'/'floor.json', None)
     data,about = open_data(reference)
     i = torch.randperm(about['n'], generator=torch.Generator().manual_seed(0))[:n]
     row = judge(data.bytes(i) if isinstance(data, ImageSet) else to_uint8(data[i][0]), **how)
-    write_json(out/'work'/'floor.json', dict(fd=row['fd'], n=len(i)))
+    write_json(out/'parts'/'floor.json', dict(fd=row['fd'], n=len(i)))
 
 def _report(rows, number, out, about, name):
     "Write the tables of a finished sweep; the text for the terminal."
-    t = TABLES[number]; by,floor = t['column'],json.loads((out/'work'/'floor.json').read_text())
+    t = TABLES[number]; by,floor = t['column'],json.loads((out/'parts'/'floor.json').read_text())
     means = average(rows, ('w',by))
     if all(r['seeds'] > 1 for r in means): means = [r | {f'{k}_half_interval': interval(r[f'{k}_std'], r['seeds']) for k in ('fd','is_mean')} for r in means]
     write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about, floor=floor and floor['fd']))

@@ -89,11 +89,11 @@ def test_sweep(lab):
     "Killed on the way and started again, it ends with the rows of the one that was not; the same line again makes nothing."
     how = ['runs/p0.1', 'runs/p0.5', '--reference', 'data', '--classifier', 'own.safetensors', '--fit_steps', 200, '--w', '0,1,4', '--T', '4', '--n', 90, '--splits', 1, *on_cpu]
     text = run('cfg_sweep', *how, '--out', 'whole', cwd=lab)
-    kill_once('cfg_sweep', *how, '--out', 'killed', cwd=lab, when='killed/work/cells/*.json')
+    kill_once('cfg_sweep', *how, '--out', 'killed', cwd=lab, when='killed/parts/cells/*.json')
     run('cfg_sweep', *how, '--out', 'killed', cwd=lab)
     for name in ('cells.csv', 'table1.csv'): assert (lab/'whole'/name).read_bytes() == (lab/'killed'/name).read_bytes()
     assert max(map(len, text.splitlines()[1:-1])) <= 80 and text.count('*') >= 2+3
-    rows = (lab/'whole/work/cells'); before = {p: p.stat().st_mtime_ns for p in rows.iterdir()}
+    rows = (lab/'whole/parts/cells'); before = {p: p.stat().st_mtime_ns for p in rows.iterdir()}
     assert len(before) == 6
     again = run('cfg_sweep', *how, '--out', 'whole', cwd=lab)
     assert 'to do' not in again and before == {p: p.stat().st_mtime_ns for p in rows.iterdir()}

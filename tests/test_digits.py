@@ -2,7 +2,6 @@
 import csv, json, os, signal, struct, subprocess, sys, time
 from pathlib import Path
 import pytest
-import project
 
 command = [str(Path(sys.executable).parent/'cfg_digits')]  # where pip put it
 environment = os.environ | {'COLUMNS': '80'}
@@ -48,7 +47,7 @@ def test_quick_run(quick):
 def test_finished_work_is_not_done_again(quick):
     "The same line over a finished run trains and samples nothing, and prints the same tables."
     out, text = quick
-    before = {path: os.stat(out/path).st_mtime_ns for path in held(out) if path.startswith('work/') and not path.endswith('settings.json')}
+    before = {path: os.stat(out/path).st_mtime_ns for path in held(out) if path.startswith('parts/') and not path.endswith('settings.json')}
     again = cfg_digits('--quick', cwd=out.parents[1])
     assert again.returncode == 0
     assert again.stdout.splitlines()[:-1] == text.splitlines()[:-1]
@@ -63,7 +62,7 @@ def test_stopped_and_started_again(quick, tmp_path, sign):
     running = subprocess.Popen([*command, '--quick'], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(1200):  # stop it once there is a checkpoint, or the first cells
         time.sleep(0.1)
-        wanted = 'work/cells/*.json' if sign == signal.SIGTERM else 'work/unet*/step-*'
+        wanted = 'parts/cells/*.json' if sign == signal.SIGTERM else 'parts/unet*/step-*'
         if list((tmp_path/'runs/digits-quick').glob(wanted)) or running.poll() is not None: break
     assert running.poll() is None, 'it was over before it could be stopped'
     (os.killpg if sign == signal.SIGKILL else os.kill)(running.pid, sign)
@@ -84,8 +83,8 @@ def test_stopped_and_started_again(quick, tmp_path, sign):
 def test_bad_input(tmp_path, arguments, said):
     "One sentence, exit 2, and every file as it was."
     (tmp_path/'a_file').write_text('mine')
-    (tmp_path/'other/work').mkdir(parents=True)
-    (tmp_path/'other/work/settings.json').write_text('{"seeds": 9}')
+    (tmp_path/'other/parts').mkdir(parents=True)
+    (tmp_path/'other/parts/settings.json').write_text('{"seeds": 9}')
     before = held(tmp_path)
     done = cfg_digits(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
