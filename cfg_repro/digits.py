@@ -20,23 +20,23 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-# %% ../nbs/20_digits.ipynb #3049c366
+# %% ../nbs/20_digits.ipynb #b3eb770f
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.script import call_parse, store_true
-from safetensors.torch import load_file, save_file
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator
 from torch import nn
 from tqdm import tqdm
 
-# %% ../nbs/20_digits.ipynb #b44be507
+# %% ../nbs/20_digits.ipynb #f053d592
 from .classifier_guidance import classifier_guided
-from .data import digits, to_uint8
-from .evaluate import Classifier, evaluate, fd_floor, fit_classifier, register_classifier
+from .data import digits, held_record, locked, read_record, to_uint8, write_record
+from .evaluate import (Classifier, evaluate, fd_floor, fit_classifier, read_classifier, register_classifier,
+                                save_classifier)
 from .experiments import (P_UNCOND, PRESETS, TABLE_1, TABLE_2, W, average, command, fd_at, paper_rows, provenance, table,
                                    write_csv, write_json)
 from .generate import balanced_labels, generate
@@ -44,7 +44,7 @@ from .guidance import guided
 from .objective import eps_loss
 from .reverse import ancestral_step
 from .training import classifier_loss, last_checkpoint, new_state, read_checkpoint, seeded, train_run
-from .unet import NoisyClassifier, UNet
+from .unet import NoisyClassifier, UNet, load_weights
 
 # %% ../nbs/20_digits.ipynb #6f845cbb
 NET = PRESETS['digits']['net']
@@ -103,7 +103,7 @@ def train_network(
     for _ in train_run(state, digits(), run, settings, steps=s['steps'], batch_size=s['batch_size'], lr=s['lr'], warmup=s['warmup'],
                        p_uncond=job['p_uncond'], ema_decay=s['ema_decay'], seed=job['seed'], loss=loss, save_every=100): pass
 
-# %% ../nbs/20_digits.ipynb #48d5998a
+# %% ../nbs/20_digits.ipynb #2bf068cc
 def load_network(
     job:dict, # From `networks`, trained
     out, # Directory of the experiment
@@ -111,32 +111,27 @@ def load_network(
 )->nn.Module: # The network with the averaged weights, in evaluation mode
     "The trained network of a job."
     net = (UNet if job['net'] == 'unet' else NoisyClassifier)(**NET)
-    net.load_state_dict(read_checkpoint(last_checkpoint(Path(out)/'parts'/_name(job)), 'ema')[1])
+    load_weights(net, read_checkpoint(last_checkpoint(Path(out)/'parts'/_name(job)), 'ema')[1])
     return net.to(device).eval()
 
-# %% ../nbs/20_digits.ipynb #2d669660
+# %% ../nbs/20_digits.ipynb #7fb74ccd
 def weight_hashes(
     out, # Directory of the experiment
     s:dict, # Settings
 )->dict: # Name of a network -> SHA-256 of its file of averaged weights
     "The hashes that the manifests of the last checkpoints note."
     checkpoints = {_name(job): last_checkpoint(Path(out)/'parts'/_name(job)) for job in networks(s)}
-    return {name: json.loads((path/'manifest.json').read_text())['ema.safetensors'] for name,path in checkpoints.items()}
+    return {name: read_record(path/'manifest.json')['ema.safetensors'] for name,path in checkpoints.items()}
 
-# %% ../nbs/20_digits.ipynb #096a182f
+# %% ../nbs/20_digits.ipynb #fcf01902
 def load_classifier(
     out, # Directory of the experiment
     s:dict, # Settings
 )->Classifier: # In evaluation mode
     "The classifier behind FD and IS: trained on the digits at the first call, read afterwards."
     path = Path(out)/'parts'/'classifier.safetensors'
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(fit_classifier(digits(), 10, steps=s['classifier_steps']).state_dict(), path.with_suffix('.saving'))
-        path.with_suffix('.saving').replace(path)
-    classifier = Classifier(1, 10)
-    classifier.load_state_dict(load_file(path))
-    return classifier.eval()
+    if not path.exists(): save_classifier(path, fit_classifier(digits(), 10, steps=s['classifier_steps']))
+    return read_classifier(path)
 
 # %% ../nbs/20_digits.ipynb #1f9796f6
 def sampler(
@@ -152,7 +147,7 @@ def sampler(
     return partial(generate, model, shape=(1,8,8), labels=partial(balanced_labels, n_classes=10), seed=job['seed'], device=device,
                    T=job['T'], step=partial(ancestral_step, v=s['v']))
 
-# %% ../nbs/20_digits.ipynb #ceddad40
+# %% ../nbs/20_digits.ipynb #2087180b
 def measure(
     job:dict, # From `cells`
     out, # Directory of the experiment
@@ -161,12 +156,12 @@ def measure(
 ):
     "Sample and score a cell; its row is left in parts/cells."
     path = Path(out)/'parts'/'cells'/f'{_name(job)}.json'
-    if path.exists(): return
+    if held_record(path): return
     images = torch.cat([batch['images'] for batch in sampler(job, out, s, device)(range(s['n']))])
     found = evaluate(images, to_uint8(digits().tensors[0]), load_classifier(out, s), splits=1)
     row = job | dict(v=s['v'], n=s['n']) | {k: found[k] for k in ('fd','is_mean','is_std','precision','recall')}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, row)
+    write_record(path, row)
 
 # %% ../nbs/20_digits.ipynb #a2e62c9a
 def _start():
@@ -192,7 +187,7 @@ def _done(pool, do, jobs):
     futures = {pool.submit(do, job): job for job in jobs}
     for f in as_completed(futures): f.result(); yield futures[f]
 
-# %% ../nbs/20_digits.ipynb #b7c1642f
+# %% ../nbs/20_digits.ipynb #175dfc40
 def run(
     out, # Directory of the experiment; made if missing
     s:dict, # Settings, with `seeds`
@@ -200,18 +195,16 @@ def run(
     device='cpu', # Where to train and sample
 )->list: # A row for each cell
     "Train and measure whatever is not there yet, with a progress bar."
-    out = Path(out); (out/'parts').mkdir(parents=True, exist_ok=True)
-    about,known = json.loads(json.dumps(s)),out/'parts'/'settings.json'
-    if known.exists() and json.loads(known.read_text()) != about: raise ValueError(f"{out} holds an experiment with other settings: choose another --out")
-    write_json(known, about)
-    load_classifier(out, s)
-    tasks = [('train', train_network, networks(s)), ('sample', measure, cells(s))]
-    total = sum(cost(job, s) for _,_,jobs in tasks for job in jobs)
-    with _processes(workers) as pool, tqdm(total=total, unit=' passes', unit_scale=True, smoothing=0.05) as bar:
-        for name,do,jobs in tasks:
-            bar.set_description(name)
-            for job in _done(pool, partial(do, out=out, s=s, device=device), jobs): bar.update(cost(job, s))
-    return [json.loads((out/'parts'/'cells'/f'{_name(j)}.json').read_text()) for j in cells(s)]
+    out = Path(out); known,jobs = out/'parts'/'settings.json',[('train', train_network, networks(s)), ('sample', measure, cells(s))]
+    if known.exists() and read_record(known) != json.loads(json.dumps(s)): raise ValueError(f"{out} holds an experiment with other settings: choose another --out")
+    with locked(out/'parts'):
+        write_record(known, s); load_classifier(out, s)
+        total = sum(cost(job, s) for _,_,some in jobs for job in some)
+        with _processes(workers) as pool, tqdm(total=total, unit=' passes', unit_scale=True, smoothing=0.05) as bar:
+            for name,do,some in jobs:
+                bar.set_description(name)
+                for job in _done(pool, partial(do, out=out, s=s, device=device), some): bar.update(cost(job, s))
+    return [read_record(out/'parts'/'cells'/f'{_name(j)}.json') for j in cells(s)]
 
 # %% ../nbs/20_digits.ipynb #3703620e
 def claims(

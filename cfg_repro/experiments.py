@@ -25,9 +25,10 @@ from statistics import mean, stdev
 import numpy as np
 import torch
 
-# %% ../nbs/14_experiments.ipynb #8a750cf2
+# %% ../nbs/14_experiments.ipynb #04058440
 from . import __version__
 from .data import write_file
+from .training import RULES, obey
 from .unet import IMAGENET64, IMAGENET128, UNet
 
 # %% ../nbs/14_experiments.ipynb #c0ab372e
@@ -46,22 +47,11 @@ PRESETS = dict(
     imagenet128 = dict(net=IMAGENET128, p_uncond=0.1, steps=2_700_000, batch_size=256, micro_batch=32, lr=1e-4, warmup=1000, grad_clip=1., ema_decay=0.9999,
                        flip=True, v=0.2, T=256))
 
-# %% ../nbs/14_experiments.ipynb #c150683c
-def _whole(v, least): return isinstance(v, int) and not isinstance(v, bool) and v >= least
-def _real(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
-RULES = dict(p_uncond   = ('in [0,1]', lambda v: _real(v) and 0 <= v <= 1),
-             steps      = ('a whole number, 1 or more', lambda v: _whole(v, 1)),
-             batch_size = ('a whole number, 1 or more', lambda v: _whole(v, 1)),
-             micro_batch= ('a whole number, 1 or more', lambda v: v is None or _whole(v, 1)),
-             lr         = ('above 0 and finite', lambda v: _real(v) and 0 < v < float('inf')),
-             warmup     = ('a whole number, 0 or more', lambda v: _whole(v, 0)),
-             grad_clip  = ('above 0', lambda v: v is None or _real(v) and v > 0),
-             ema_decay  = ('in [0,1)', lambda v: _real(v) and 0 <= v < 1),
-             flip       = ('true or false', lambda v: isinstance(v, bool)),
-             v          = ('in [0,1]', lambda v: _real(v) and 0 <= v <= 1),
-             T          = ('a whole number, 2 or more', lambda v: _whole(v, 2)))
+# %% ../nbs/14_experiments.ipynb #f38ab1fc
+SAMPLING = dict(v = RULES['p_uncond'],
+                T = ('a whole number, 2 or more', lambda T: RULES['steps'][1](T) and T >= 2))
 
-# %% ../nbs/14_experiments.ipynb #2fd7b888
+# %% ../nbs/14_experiments.ipynb #28dcbec8
 def preset(
     name:str, # One of `PRESETS`
     **changes, # Fields with other values; those that are None are left as they are
@@ -72,8 +62,7 @@ def preset(
     for key,value in changes.items():
         if key not in p and key not in p['net'] or key == 'net': raise ValueError(f"{key!r} is no field of the preset: there are {', '.join([*p, *p['net']])}")
         if value is not None: (p if key in p else p['net'])[key] = value
-    for key,(words,holds) in RULES.items():
-        if not holds(p[key]): raise ValueError(f"{key} is {p[key]!r}: it must be {words}")
+    obey(RULES | SAMPLING, p)
     return p
 
 # %% ../nbs/14_experiments.ipynb #fe79743e
@@ -240,16 +229,17 @@ def table_1_claims(
             (f'at equal IS, {ps[-1]:g} is worse than {ps[0]:g}', worse == len(levels), f'at {worse} of {len(levels)} levels'),
             ('at w = 1 it is the other way round', b < a, f'FD {b:.3g} against {a:.3g}')]
 
-# %% ../nbs/14_experiments.ipynb #1969f212
+# %% ../nbs/14_experiments.ipynb #af81e0d9
 def write_csv(
     path, # File to write
     rows:list, # Rows (dictionaries) with the same keys
 ):
     "Write rows to a CSV file, numbers to six significant digits."
     def text(v): return f'{v:.6g}' if isinstance(v, float) else v
-    with open(path, 'w', newline='') as f:
-        out = csv.DictWriter(f, rows[0], lineterminator='\n'); out.writeheader()
-        out.writerows({k: text(v) for k,v in r.items()} for r in rows)
+    if not rows: raise ValueError(f"there are no rows for {path}")
+    f = io.StringIO(newline=''); out = csv.DictWriter(f, rows[0], lineterminator='\n'); out.writeheader()
+    out.writerows({k: text(v) for k,v in r.items()} for r in rows)
+    write_file(path, f.getvalue().encode())
 
 # %% ../nbs/14_experiments.ipynb #de5cbfb0
 def read_csv(
@@ -304,15 +294,16 @@ def write_json(
     "Write JSON, whole or not at all."
     write_file(path, json.dumps(value, indent=1).encode())
 
-# %% ../nbs/14_experiments.ipynb #0cb43455
+# %% ../nbs/14_experiments.ipynb #aba9a50b
 def command(
     f, # The function behind a command; a ValueError or OSError that it raises is not a defect of ours
 )->Callable: # The same function, for a terminal
-    "Turn a ValueError or OSError into one sentence and exit 2, and Ctrl-C into a word on how to resume and exit 130."
+    "Turn a ValueError or OSError into one sentence and exit 2, divergence into one and exit 1, Ctrl-C into a word on how to resume and exit 130."
     @wraps(f)
     def wrapped(*args, **kwargs):
         try: return f(*args, **kwargs)
         except (ValueError, OSError) as e: message,code = f'{f.__name__}: {e}',2
+        except FloatingPointError as e: message,code = f'{f.__name__}: {e}',1
         except KeyboardInterrupt: message,code = f'{f.__name__}: stopped; the same line goes on from here',130
         print(message, file=sys.stderr); sys.exit(code)
     return wrapped

@@ -33,7 +33,14 @@ def log1mexp(
     "log(1 - exp(-y)) for y > 0, with all digits both where y is small and where it is large."
     return torch.where(y < math.log(2), (-torch.expm1(-y)).log(), torch.log1p(-(-y).exp()))
 
-# %% ../nbs/01_forward.ipynb #9b291149
+# %% ../nbs/01_forward.ipynb #c964f142
+def rise(logsnr, logsnr_next):
+    "How far `logsnr_next` lies above `logsnr`; refused where it lies below. (On a GPU nobody looks: that would make the host wait.)"
+    y = logsnr_next-logsnr
+    if y.device.type == 'cpu' and not (y >= 0).all(): raise ValueError(f"logsnr is {logsnr.tolist()}, logsnr_next is {logsnr_next.tolist()}: the first must not be above the second")
+    return y
+
+# %% ../nbs/01_forward.ipynb #f2a251aa
 def transition(
     z, # Noisy images at `logsnr_next`, (B,C,H,W)
     *,
@@ -42,7 +49,7 @@ def transition(
 )->tuple: # Mean (B,C,H,W) and log-variance, shaped as `logsnr`
     "Mean and log-variance of q(z_logsnr | z_logsnr_next), one step towards noise, Eq. (2)."
     (alpha,_),(alpha_next,_) = alpha_sigma(logsnr),alpha_sigma(logsnr_next)
-    return alpha/alpha_next * z, log1mexp(logsnr_next-logsnr) + F.logsigmoid(-logsnr)
+    return alpha/alpha_next * z, log1mexp(rise(logsnr, logsnr_next)) + F.logsigmoid(-logsnr)
 
 # %% ../nbs/01_forward.ipynb #88778426
 def x_from_eps(

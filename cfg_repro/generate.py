@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-# %% ../nbs/12_generate.ipynb #1e7e0ce0
+# %% ../nbs/12_generate.ipynb #b31f3d82
 from .data import to_uint8
 from .sampling import sample
+from .training import check_seed
 
-# %% ../nbs/12_generate.ipynb #995c36c2
+# %% ../nbs/12_generate.ipynb #4523882c
 def image_noise(
     seed:int, # Seed of the sample set, 0 or more
     indices, # Indices of the images, (B,) integers
     shape, # Shape of one image, (C,H,W)
 )->Callable: # t -> standard normal noise of step t, (B,C,H,W) float32
     "Noise as a function of (seed, image index, step) alone: Philox keyed by seed and index, counted by step."
+    check_seed(seed)
+    if min(map(int, indices), default=0) < 0: raise ValueError(f"indices go down to {min(map(int, indices))}: they must be 0 or more")
     philox = np.random.Philox(key=[0,0])
     fresh,draw = philox.state,np.random.Generator(philox).standard_normal
     def one(i, t):
@@ -30,21 +33,24 @@ def image_noise(
         return draw(shape, dtype=np.float32)
     return lambda t: torch.from_numpy(np.stack([one(int(i), t) for i in indices]))
 
-# %% ../nbs/12_generate.ipynb #a2ba63bb
+# %% ../nbs/12_generate.ipynb #d4deda35
 def balanced_labels(
     indices, # Indices of the images, (B,) integers
     n_classes:int, # Number of classes
 )->torch.Tensor: # int64 (B,)
     "The class of image i is i mod n_classes."
+    if n_classes < 1: raise ValueError(f"n_classes is {n_classes}: it must be 1 or more")
     return torch.as_tensor(indices) % n_classes
 
-# %% ../nbs/12_generate.ipynb #85976633
+# %% ../nbs/12_generate.ipynb #98a0036c
 def random_labels(
     indices, # Indices of the images, (B,) integers
     n_classes:int, # Number of classes
     seed:int=0, # Seed of the sample set
 )->torch.Tensor: # int64 (B,)
     "The class of image i is drawn uniformly, as a function of the seed and i."
+    check_seed(seed)
+    if n_classes < 1: raise ValueError(f"n_classes is {n_classes}: it must be 1 or more")
     return torch.tensor([int(np.random.default_rng([seed, int(i)]).integers(n_classes)) for i in indices])
 
 # %% ../nbs/12_generate.ipynb #a8af355c

@@ -12,16 +12,18 @@ from numbers import Real
 # %% ../nbs/06_guidance.ipynb #4d38f0a2
 import torch
 
-# %% ../nbs/06_guidance.ipynb #9bb8495e
+# %% ../nbs/06_guidance.ipynb #300a9463
+from .mixture import known
 from .schedule import alpha_sigma
 
-# %% ../nbs/06_guidance.ipynb #14c0324a
+# %% ../nbs/06_guidance.ipynb #740ace5e
 def guide(
     eps_cond, # Noise predicted with the class, (B,C,H,W)
     eps_uncond, # Noise predicted without it, (B,C,H,W)
     w, # Guidance strength, a number or (B,1,1,1): 0 = off, -1 = the class ignored
 )->torch.Tensor: # Guided noise prediction, (B,C,H,W)
     "Classifier-free guidance: (1+w) eps(z,c) - w eps(z), Eq. (6)."
+    if eps_cond.shape != eps_uncond.shape: raise ValueError(f"eps_cond is {tuple(eps_cond.shape)}, eps_uncond {tuple(eps_uncond.shape)}: they must be of one shape")
     return (1+w)*eps_cond - w*eps_uncond
 
 # %% ../nbs/06_guidance.ipynb #ff68185b
@@ -31,7 +33,7 @@ def finite(w):
         return w if torch.is_tensor(w) else torch.tensor(w, dtype=torch.float64)
     raise ValueError(f"guidance strength w is {w!r}: it must be a finite number, or a function giving finite numbers")
 
-# %% ../nbs/06_guidance.ipynb #8d373cec
+# %% ../nbs/06_guidance.ipynb #d988510b
 def guided(
     model, # The network, or the oracle: model(z, logsnr, c) -> eps
     w, # Guidance strength: any finite number, or a function of logsnr, (B,) -> (B,)
@@ -42,7 +44,7 @@ def guided(
     if not callable(w): w = finite(w)
     def eps_tilde(z, logsnr, c):
         wt   = finite(w(logsnr)) if callable(w) else w
-        none = torch.full_like(c, null)
+        none = torch.full_like(known(c, null), null)
         if (wt ==  0).all(): return model(z, logsnr, c)
         if (wt == -1).all(): return model(z, logsnr, none)
         if wt.dim(): wt = wt.to(z).view(-1, *[1]*(z.dim()-1))

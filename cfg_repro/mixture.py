@@ -15,7 +15,13 @@ from fastcore.basics import patch
 # %% ../nbs/03_mixture.ipynb #9bb8495e
 from .schedule import alpha_sigma
 
-# %% ../nbs/03_mixture.ipynb #1532c72d
+# %% ../nbs/03_mixture.ipynb #7a0cbcc9
+def known(c, null):
+    "The labels, refused where one is not in [0, null]. (On a GPU nobody looks: that would make the host wait.)"
+    if c.device.type == 'cpu' and not ((c >= 0) & (c <= null)).all(): raise ValueError(f"labels run from {c.min()} to {c.max()}: they must be in [0,{null}]")
+    return c
+
+# %% ../nbs/03_mixture.ipynb #32b96792
 class Mixture:
     "A Gaussian mixture in D dimensions, one component a class, as an exact `model(z, logsnr, c)`; in float64."
     def __init__(self,
@@ -24,20 +30,21 @@ class Mixture:
         weights=None, # Probability of each class, (K,), scaled to sum to 1; equal unless given
     ):
         self.means,self.stds = (torch.as_tensor(t, dtype=torch.float64) for t in (means, stds))
+        if self.means.dim() != 2 or not self.means.isfinite().all(): raise ValueError(f"means are {means}: they must be finite numbers, (K,D)")
         self.null,self.dim = self.means.shape
         weights = torch.ones(self.null) if weights is None else torch.as_tensor(weights)
         self.weights = weights.double()/weights.double().sum()
-        if self.stds.shape != (self.null,) or not (self.stds > 0).all(): raise ValueError(f"stds are {stds}: they must be {self.null} positive numbers")
+        if self.stds.shape != (self.null,) or not ((self.stds > 0) & self.stds.isfinite()).all(): raise ValueError(f"stds are {stds}: they must be {self.null} positive numbers")
         if self.weights.shape != (self.null,) or not (self.weights > 0).all(): raise ValueError(f"weights are {weights.tolist()}: they must be {self.null} positive numbers")
 
-# %% ../nbs/03_mixture.ipynb #e1a4b085
+# %% ../nbs/03_mixture.ipynb #7334a126
 @patch
 def sample(self:Mixture,
     c, # Classes wanted, int64 (B,) in [0,K]; K draws a class by the weights
     generator=None, # Torch generator of the draws
 )->torch.Tensor: # Points x, (B,D) float64
     "Exact draws of clean data."
-    k = torch.where(c == self.null, torch.multinomial(self.weights, len(c), replacement=True, generator=generator), c)
+    k = torch.where(known(c, self.null) == self.null, torch.multinomial(self.weights, len(c), replacement=True, generator=generator), c)
     return self.means[k] + self.stds[k,None]*torch.randn(len(c), self.dim, dtype=torch.float64, generator=generator)
 
 # %% ../nbs/03_mixture.ipynb #1cca086a
@@ -59,11 +66,11 @@ def log_joint(self:Mixture,
     means,var = self.moments(logsnr)
     return self.weights.log() - (z[:,None]-means).pow(2).sum(-1)/(2*var) - self.dim/2*(2*math.pi*var).log()
 
-# %% ../nbs/03_mixture.ipynb #7aa88220
+# %% ../nbs/03_mixture.ipynb #21561fb0
 @patch
 def _allowed(self:Mixture, z, logsnr, c):
     "`log_joint` with minus infinity for the classes that c rules out, (B,K)."
-    ruled_out = (torch.arange(self.null) != c[:,None]) & (c[:,None] != self.null)
+    ruled_out = (torch.arange(self.null) != known(c, self.null)[:,None]) & (c[:,None] != self.null)
     return self.log_joint(z, logsnr).masked_fill(ruled_out, -math.inf)
 
 # %% ../nbs/03_mixture.ipynb #a99bda13

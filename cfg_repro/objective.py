@@ -8,10 +8,10 @@ __all__ = ['eps_loss', 'drop_class', 'stratified_u', 'kl_step']
 # %% ../nbs/04_objective.ipynb #4d38f0a2
 import torch
 
-# %% ../nbs/04_objective.ipynb #e341fb2e
-from .forward import diffuse
+# %% ../nbs/04_objective.ipynb #3013f4dc
+from .forward import diffuse, rise
 
-# %% ../nbs/04_objective.ipynb #321bd4cc
+# %% ../nbs/04_objective.ipynb #baf59e7a
 def eps_loss(
     model, # Model eps = model(z, logsnr, c)
     x, # Clean images, (B,C,H,W), or points, (B,D)
@@ -21,6 +21,8 @@ def eps_loss(
     eps, # Standard normal noise, shaped as `x`
 )->torch.Tensor: # Mean squared error of each image, (B,)
     "The denoising loss: the mean over pixels of (eps_theta(z, c) - eps)^2, Eq. (5); Algorithm 1, lines 6 and 7."
+    if not (eps.shape == x.shape and logsnr.shape == c.shape == x.shape[:1]):
+        raise ValueError(f"x is {tuple(x.shape)}, eps {tuple(eps.shape)}, logsnr {tuple(logsnr.shape)}, c {tuple(c.shape)}: they must be (B,...), the same, (B,) and (B,)")
     z = diffuse(x, eps, logsnr=logsnr.view(-1, *[1]*(x.dim()-1)))
     return (model(z, logsnr, c) - eps).float().square().flatten(1).mean(1)
 
@@ -36,17 +38,18 @@ def drop_class(
     if not 0 <= p_uncond <= 1: raise ValueError(f"p_uncond is {p_uncond}: a probability lies in [0,1]")
     return c.masked_fill(torch.rand(c.shape, generator=generator, device=c.device) < p_uncond, null)
 
-# %% ../nbs/04_objective.ipynb #8917aa32
+# %% ../nbs/04_objective.ipynb #d17dcab2
 def stratified_u(
     n:int, # How many, the size of the batch
     generator=None, # Torch generator of the draw; its device is that of the result
 )->torch.Tensor: # n numbers in [0,1), float64, evenly spaced from a random start
     "Low-discrepancy uniform numbers, one for each image of a batch: (u0 + i/n) mod 1, VDM."
+    if n < 1: raise ValueError(f"n is {n}: it must be 1 or more")
     device = generator.device if generator is not None else 'cpu'
     u0 = torch.rand((), dtype=torch.float64, generator=generator, device=device)
     return (u0 + torch.arange(n, dtype=torch.float64, device=device)/n) % 1
 
-# %% ../nbs/04_objective.ipynb #9ba5c021
+# %% ../nbs/04_objective.ipynb #89a011f9
 def kl_step(
     eps_hat, # The model's noise prediction at `logsnr`, (B,C,H,W) or (B,D)
     eps, # The noise that is in z, of the same shape
@@ -55,4 +58,4 @@ def kl_step(
     logsnr_next, # Log-SNR to go to, above `logsnr`
 )->torch.Tensor: # KL(q(z_next|z,x) || p(z_next|z)) at v = 0, in nats, (B,)
     "One term of the variational bound: (exp(logsnr_next - logsnr) - 1)/2 times the squared error of eps, VDM."
-    return torch.expm1(logsnr_next-logsnr)/2 * (eps_hat-eps).square().flatten(1).sum(1)
+    return torch.expm1(rise(logsnr, logsnr_next))/2 * (eps_hat-eps).square().flatten(1).sum(1)

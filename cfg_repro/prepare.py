@@ -6,13 +6,12 @@
 __all__ = ['RESIZE', 'area_weights', 'area_resize', 'adm_resize', 'Entry', 'class_folders', 'imagenet_tar', 'open_image',
            'downsampled_npz', 'cifar10', 'prepare', 'unreadable']
 
-# %% ../nbs/15_prepare.ipynb #1f319238
+# %% ../nbs/15_prepare.ipynb #636a6d96
 import io
 import os
 import tarfile
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -27,8 +26,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-# %% ../nbs/15_prepare.ipynb #1d5b0677
-from .data import Glyphs, digits, to_uint8, ImageSet, write_set
+# %% ../nbs/15_prepare.ipynb #59b7137e
+from .data import Glyphs, ImageSet, digits, npz_members, reading, to_uint8, write_set
 
 # %% ../nbs/15_prepare.ipynb #578152bc
 def area_weights(
@@ -76,11 +75,19 @@ class Entry(NamedTuple):
     offset:int=0 # Where it begins
     length:int=-1 # How many bytes; -1 for all that follow
 
-# %% ../nbs/15_prepare.ipynb #28d0366a
+# %% ../nbs/15_prepare.ipynb #9e04bc09
 KINDS = {'.jpeg','.jpg','.png','.bmp','.webp','.ppm','.tif','.tiff','.gif'}
+FORMATS = ('JPEG','PNG','BMP','WEBP','PPM','TIFF','GIF')    # PIL knows others, and starts a program for one of them
 def _is_image(name): return Path(name).suffix.lower() in KINDS and not Path(name).name.startswith('.')
 
-# %% ../nbs/15_prepare.ipynb #947a9792
+# %% ../nbs/15_prepare.ipynb #fdef4938
+def _each_class(found, names, source):
+    "The entries and the names of the classes, each of which must have an image."
+    empty = sorted(set(range(len(names))) - {e.label for e in found})
+    if found and empty: raise ValueError(f"{source} has no image of {names[empty[0]]}: each class needs one, or must not be there")
+    return found,names
+
+# %% ../nbs/15_prepare.ipynb #dbbc0925
 def class_folders(
     root, # A folder with a folder for each class, such as ImageNet's train
 )->tuple: # Entries, and the names of the classes in order: those of the folders, sorted
@@ -89,34 +96,45 @@ def class_folders(
     if names and set(names) <= {'train','val','test'}: raise ValueError(f"{root} holds {', '.join(names)}: give the one of these that holds a folder for each class")
     found = [Entry(f'{name}/{p.relative_to(Path(root)/name)}', k, str(p)) for k,name in enumerate(names)
              for p in sorted((Path(root)/name).rglob('*')) if _is_image(p.name) and p.is_file()]
-    return found, names
+    return _each_class(found, names, root)
 
-# %% ../nbs/15_prepare.ipynb #891b3098
+# %% ../nbs/15_prepare.ipynb #017f7e41
+class _TarInfo(tarfile.TarInfo):
+    "Tar headers may announce others, as long as they like, which are read into memory: not here."
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in b'xgXLK' and info.size > 2**20: raise tarfile.ReadError(f'a header of {info.size:,} bytes')
+        return info
+
+# %% ../nbs/15_prepare.ipynb #225be39f
 def imagenet_tar(
     path, # ILSVRC2012_img_train.tar, or any tar of tars with a tar for each class
 )->tuple: # Entries, and the names of the classes in order: those of the tars, sorted
     "The images of a tar of tars, in place."
     found,names = [],[]
-    with tarfile.open(path, 'r:') as outer:
+    with tarfile.open(path, 'r:', tarinfo=_TarInfo) as outer:
         members = sorted((m for m in outer if m.isfile() and m.name.endswith('.tar')), key=lambda m: Path(m.name).name)
         for k,member in enumerate(members):
             names.append(Path(member.name).stem)
-            with tarfile.open(fileobj=outer.extractfile(member), mode='r:') as inner:
+            with tarfile.open(fileobj=outer.extractfile(member), mode='r:', tarinfo=_TarInfo) as inner:
                 images = sorted((m for m in inner if m.isfile() and _is_image(m.name)), key=lambda m: m.name)
                 found += [Entry(f'{names[-1]}/{m.name}', k, str(path), member.offset_data+m.offset_data, m.size) for m in images]
-    return found, names
+    return _each_class(found, names, path)
 
-# %% ../nbs/15_prepare.ipynb #f8f326ba
+# %% ../nbs/15_prepare.ipynb #aa1abc1e
 def open_image(
     entry:Entry, # Where it is
     resize, # One of the functions in `RESIZE`
     size:int, # Height and width wanted
 )->np.ndarray: # uint8 (3,size,size)
     "Read, decode and reduce one image."
-    with open(entry.file, 'rb') as f: f.seek(entry.offset); data = f.read(entry.length)
+    length = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
+    if length > 2**28: raise ValueError(f'it has {length:,} bytes: no image has more than {2**28:,}')
+    with open(entry.file, 'rb') as f: f.seek(entry.offset); data = f.read(length)
     with warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data)) as image: small = resize(image.convert('RGB'), size)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image: small = resize(image.convert('RGB'), size)
     return np.ascontiguousarray(small.transpose(2,0,1))
 
 # %% ../nbs/15_prepare.ipynb #990b221f
@@ -126,26 +144,24 @@ def _try(entry, resize, size):
     except UnidentifiedImageError: return 'it is no image that PIL knows'
     except Exception as e: return f'{type(e).__name__}: {e}'     # what a broken file makes a decoder do cannot be foreseen
 
-# %% ../nbs/15_prepare.ipynb #0f802263
+# %% ../nbs/15_prepare.ipynb #50e78490
 def _npz(path):
     "Labels from 0 and the side of the images in one file, by the header alone; from an npz nothing can be run."
-    try:
-        with np.load(path, allow_pickle=False) as f: labels = np.asarray(f['labels'], np.int64)-1
-        with zipfile.ZipFile(path) as z, z.open('data.npy') as f:
-            read = np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(f) == (1,0) else np.lib.format.read_array_header_2_0
-            shape,_,dtype = read(f)
-    except Exception as e: raise ValueError(f"{path} cannot be read: {e}") from None     # zipfile, zlib and numpy each have errors of their own
+    there = npz_members(path, ('data','labels'))
+    if len(there) < 2: raise ValueError(f"{path} holds {', '.join(there) or 'nothing known'}: it must hold data and labels")
+    shape,dtype,_ = there['data']
+    if there['labels'].shape != shape[:1]: raise ValueError(f"{path} holds data {shape} and labels {there['labels'].shape}: they must be (n,3*S*S) and (n,)")
+    if there['labels'].dtype.kind not in 'iu': raise ValueError(f"{path} holds labels {there['labels'].dtype}: they must be whole numbers")
+    labels = there['labels'].read().astype(np.int64)-1
     side = round((shape[-1]/3)**0.5) if len(shape) == 2 else 0
     if dtype != np.uint8 or not side or shape != (len(labels),3*side*side): raise ValueError(f"{path} holds data {shape} {dtype} and {len(labels)} labels: they must be (n,3*S*S) uint8 and n")
-    if labels.min() < 0: raise ValueError(f"{path} holds labels from {labels.min()+1}: the official ones count from 1")
+    if labels.min(initial=0) < 0: raise ValueError(f"{path} holds labels from {labels.min()+1}: the official ones count from 1")
     return labels, side
 
 @lru_cache(maxsize=1)   # one file of ImageNet at 64x64 is 1.6 GB
 def _batch(path, side):
     "The images of one file, uint8 (n,3,S,S)."
-    try:
-        with np.load(path, allow_pickle=False) as f: return f['data'].reshape(-1, 3, side, side)
-    except Exception as e: raise ValueError(f"{path} cannot be read: {e}") from None
+    return npz_members(path, ('data',))['data'].read().reshape(-1, 3, side, side)
 
 # %% ../nbs/15_prepare.ipynb #b009f41e
 def downsampled_npz(
@@ -207,7 +223,7 @@ def _begin():
     torch.set_num_threads(1)
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
-# %% ../nbs/15_prepare.ipynb #4661453a
+# %% ../nbs/15_prepare.ipynb #1a0fa122
 def prepare(
     source, # A folder of class folders, ImageNet's tar, a folder of its downsampled npz files or of CIFAR-10; or 'digits', 'glyphs'
     dest, # Directory of the set; made if missing
@@ -220,7 +236,7 @@ def prepare(
 )->Iterator: # Of pairs: images done, images in all
     "Put images on disk, or the shards that are missing."
     if resize not in RESIZE: raise ValueError(f"resize is {resize!r}: it must be one of {', '.join(RESIZE)}")
-    if size < 1: raise ValueError(f"size is {size}: it must be 1 or more")
+    if not 1 <= size <= 4096: raise ValueError(f"size is {size}: it must be from 1 to 4096")
     if workers is not None and workers < 1: raise ValueError(f"workers is {workers}: it must be 1 or more")
     if n is not None and source != 'glyphs': raise ValueError(f"n is {n}: only glyphs come in any number, {source} is taken whole")
     if source not in ('digits','glyphs') and not Path(source).exists(): raise ValueError(f"{source} does not exist")
@@ -244,13 +260,13 @@ def prepare(
             yield dict(images=images, labels=torch.tensor([found[j].label for j in i.tolist()], dtype=torch.long), indices=i)
         for done in write_set(dest, make, len(found), settings, shard_size): yield done,len(found)
 
-# %% ../nbs/15_prepare.ipynb #2c5b39c9
+# %% ../nbs/15_prepare.ipynb #bd584133
 def unreadable(
     source, # As for `prepare`
     dest, # Directory of the finished set
 )->list: # Pairs: name and reason
     "The images that are not in a set because they could not be read; each is tried once more, for the reason."
-    data = ImageSet(dest)
+    data = ImageSet(dest, check=False)
     if 'listing' not in data.settings: return []
     found,_ = _listed(source)
     if _listing(found) != data.settings['listing']: raise ValueError(f"{source} is not what {dest} was made from: the names of its files are others")

@@ -9,11 +9,11 @@ __all__ = ['posterior', 'reverse_moments', 'ancestral_step', 'ddim_step', 'extra
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/02_reverse.ipynb #72c6c497
+# %% ../nbs/02_reverse.ipynb #1250bdd8
 from .schedule import alpha_sigma
-from .forward import log1mexp, transition
+from .forward import log1mexp, rise, transition
 
-# %% ../nbs/02_reverse.ipynb #55e5625b
+# %% ../nbs/02_reverse.ipynb #4af8f9b8
 def posterior(
     z, # Noisy images at `logsnr`, (B,C,H,W)
     x, # Clean images, or a guess of them, (B,C,H,W)
@@ -24,9 +24,9 @@ def posterior(
     "Mean and log-variance of q(z_next | z, x), Eq. (3)."
     (alpha,_),(alpha_next,_) = alpha_sigma(logsnr),alpha_sigma(logsnr_next)
     mean = (logsnr-logsnr_next).exp() * alpha_next/alpha * z - torch.expm1(logsnr-logsnr_next) * alpha_next * x
-    return mean, log1mexp(logsnr_next-logsnr) + F.logsigmoid(-logsnr_next)
+    return mean, log1mexp(rise(logsnr, logsnr_next)) + F.logsigmoid(-logsnr_next)
 
-# %% ../nbs/02_reverse.ipynb #686560a7
+# %% ../nbs/02_reverse.ipynb #d63d6a56
 def reverse_moments(
     z, # Noisy images at `logsnr`, (B,C,H,W)
     x, # The model's guess of the clean images, (B,C,H,W)
@@ -36,6 +36,7 @@ def reverse_moments(
     v=0.3, # Variance exponent: 0 is the variance of the posterior, 1 that of the forward step
 )->tuple: # Mean (B,C,H,W) and log-variance, shaped as `logsnr`
     "Mean and log-variance of the model's step p(z_next | z), Eq. (4)."
+    if not 0 <= v <= 1: raise ValueError(f"v is {v}: it must be in [0,1]")
     mean,logvar   = posterior( z, x, logsnr=logsnr, logsnr_next=logsnr_next)
     _,logvar_max  = transition(z,    logsnr=logsnr, logsnr_next=logsnr_next)
     return mean, (1-v)*logvar + v*logvar_max

@@ -6,8 +6,7 @@
 __all__ = ['STEPS', 'LABELS', 'load_run', 'maker', 'cfg_sample', 'own_classifier', 'reference_statistics', 'judging',
            'cfg_evaluate']
 
-# %% ../nbs/18_samples.ipynb #642b8e5c
-import json
+# %% ../nbs/18_samples.ipynb #c6e5ce0c
 import math
 import os
 import signal
@@ -18,28 +17,37 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-# %% ../nbs/18_samples.ipynb #7ec26014
+# %% ../nbs/18_samples.ipynb #a255dba1
 import torch
 from fastcore.script import call_parse, store_true
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-# %% ../nbs/18_samples.ipynb #a372719a
-from .data import ImageSet, to_uint8, write_file, write_set
-from .evaluate import (Classifier, Statistics, evaluate, fit_classifier, load_statistics, make_extractor, save_statistics,
-                                statistics)
-from .experiments import command, provenance, write_json
+# %% ../nbs/18_samples.ipynb #811ac24d
+from .data import ImageSet, read_record, to_uint8, write_set
+from .evaluate import (Classifier, Statistics, evaluate, fit_classifier, load_statistics, make_extractor, read_classifier,
+                                save_classifier, save_statistics, statistics)
+from .experiments import SAMPLING, command, provenance, write_json
 from .generate import balanced_labels, generate, random_labels
 from .guidance import guided
 from .reverse import ancestral_step, ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
-from .runs import at_least, open_data, pick, progress, share, spread
-from .training import last_checkpoint, prepared, read_checkpoint
-from .unet import UNet
+from .runs import at_least, open_data, pick, progress, share, spread, teachable
+from .training import RULES, check_seed, last_checkpoint, obey, prepared, read_checkpoint
+from .unet import UNet, load_weights
 
-# %% ../nbs/18_samples.ipynb #589e8908
+# %% ../nbs/18_samples.ipynb #6036f52c
+def _trained(path):
+    "The network of a checkpoint and its settings, if `cfg_train` made it."
+    about,ema = read_checkpoint(path, 'ema'); s = about['settings']
+    try:
+        with torch.device('meta'): net = UNet(**s['net'])
+        load_weights(net, ema, assign=True)
+        obey(SAMPLING | dict(p_uncond=RULES['p_uncond']), s); check_seed(s['seed'])
+        return net, dict(preset=str(s['preset']), transform=str(s['data']['transform'])) | s | dict(step=about['step'], weights=read_record(path/'manifest.json')['ema.safetensors'])
+    except (KeyError, TypeError, ValueError, RuntimeError) as e: raise ValueError(f"{path} holds no network that can be sampled ({' '.join(str(e).split())[:200]}): cfg_train makes those that can") from None
+
+# %% ../nbs/18_samples.ipynb #cc8bba35
 def load_run(
     run, # Directory of a run
     device='cpu', # Where to put the network
@@ -48,17 +56,15 @@ def load_run(
 )->tuple: # model(z, logsnr, c) -> eps, and the run's settings with `step` and `weights`, a hash
     "The network of a run, ready to sample."
     if not (path := last_checkpoint(run)): raise ValueError(f"{run} holds no checkpoint: cfg_train makes one")
-    about,ema = read_checkpoint(path, 'ema')
-    net = UNet(**about['settings']['net']); net.load_state_dict(ema)
-    weights = json.loads((path/'manifest.json').read_text())['ema.safetensors']
+    net,settings = _trained(path)
     net = net.to(device, memory_format=torch.channels_last if torch.device(device).type == 'cuda' else torch.preserve_format).eval()
-    return prepared(net, bf16=bf16, compile=compile), about['settings'] | dict(step=about['step'], weights=weights)
+    return prepared(net, bf16=bf16, compile=compile), settings
 
 # %% ../nbs/18_samples.ipynb #90015d70
 STEPS = dict(ancestral=ancestral_step, ddim=ddim_step, dpmpp_2m=dpmpp_2m_step, sde_dpmpp_2m=sde_dpmpp_2m_step)
 LABELS = dict(balanced=balanced_labels, random=random_labels)
 
-# %% ../nbs/18_samples.ipynb #84e5328f
+# %% ../nbs/18_samples.ipynb #fc2a7e43
 def maker(
     model, # model(z, logsnr, c) -> eps
     s:dict, # The run's settings, from `load_run`
@@ -76,16 +82,15 @@ def maker(
     for name,value,known in (('step',step,STEPS), ('labels',labels,LABELS)):
         if value not in known: raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(known)}")
     if not math.isfinite(w): raise ValueError(f"w is {w}: it must be finite")
-    if not 0 <= v <= 1: raise ValueError(f"v is {v}: it must be in [0,1]")
-    at_least(2, T=T); at_least(1, batch_size=batch_size); at_least(0, seed=seed)
-    n_classes,shape = s['net']['n_classes'],tuple(s['data']['shape'])
+    obey(SAMPLING, dict(v=v, T=T)); at_least(1, batch_size=batch_size); check_seed(seed)
+    n_classes,size = s['net']['n_classes'],s['net']['size']; shape = (s['net'].get('in_channels', 3),size,size)
     classes = partial(LABELS[labels], n_classes=n_classes, **(dict(seed=seed) if labels == 'random' else {}))
     stepper = partial(STEPS[step], v=v) if step == 'ancestral' else STEPS[step]
     make = partial(generate, guided(model, w, null=n_classes), shape=shape, labels=classes, seed=seed, batch_size=batch_size, device=device, T=T, step=stepper)
     return make, dict(preset=s['preset'], weights=s['weights'], train_step=s['step'], p_uncond=s['p_uncond'], w=w, T=T, v=v, step=step, labels=labels, seed=seed,
-                      n_classes=n_classes, transform=s['data']['transform'], source=f"samples of {s['preset']}")
+                      n_classes=n_classes, transform=s['transform'], source=f"samples of {s['preset']}")
 
-# %% ../nbs/18_samples.ipynb #cf965484
+# %% ../nbs/18_samples.ipynb #74872b9b
 @call_parse
 @command
 def cfg_sample(
@@ -112,7 +117,7 @@ def cfg_sample(
     model,s = load_run(run, place, bf16, compile)
     make,settings = maker(model, s, w=w, T=s['T'] if T is None else T, v=s['v'] if v is None else v, step=step, labels=labels, seed=seed, batch_size=batch_size, device=place)
     settings['precision'],out = 'bfloat16' if bf16 else 'float32',out or f'{run}/samples'
-    spread(processes, 'cfg_sample')
+    spread(processes, 'cfg_sample', out)
     _fill(out, make, n, settings, shard_size)
     if share()[1] == 1: print(f"{out}: {n:,} images, w = {w:g}, T = {settings['T']}, from step {s['step']:,} of {run}")
 
@@ -123,31 +128,25 @@ def _fill(out, make, n, settings, shard_size):
     with progress(total=-(-n//m), unit=' images', unit_scale=True) as bar:
         for done in write_set(out, make, n, settings, shard_size, part=(k,m)): bar.update(done-bar.n)
 
-# %% ../nbs/18_samples.ipynb #ae9e8990
+# %% ../nbs/18_samples.ipynb #fa48cc43
 def own_classifier(
     path, # File of its weights; made if missing
     source=None, # The data set to fit it on, if it is: as for `open_data`
     steps:int=4000, # Training steps of 64 images, if it is fitted
-)->Classifier: # In evaluation mode; `held_out` is the share of held-out images that it names right
+)->Classifier: # In evaluation mode; in its `about`, `held_out` is the share of held-out images that it names right
     "A data set's own classifier, fitted once, on nine images of ten."
     path = Path(path)
     if not path.exists():
         at_least(1, fit_steps=steps)
-        data,about = open_data(source)
+        data,about = open_data(source); teachable(data, about)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)); held = order[:-(-len(data)//10)]
         classifier = fit_classifier(Subset(data, order[len(held):]), about['n_classes'], steps=steps)
         with torch.no_grad(): right = torch.cat([classifier(data[i][0]).argmax(1) == data[i][1] for i in held.split(1000)]).float().mean().item()
         if not os.environ.get('TQDM_DISABLE'): tqdm.write(f'classifier: {right:.3f} of {len(held):,} held-out images named right', file=sys.stderr)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, save(classifier.state_dict(), metadata=dict(held_out=f'{right:.4f}')))
-    try:
-        with safe_open(path, 'pt') as f: weights,about = {k: f.get_tensor(k) for k in f.keys()},f.metadata()
-        classifier = Classifier(weights['body.0.weight'].shape[1], len(weights['head.bias']))
-        classifier.load_state_dict(weights); classifier.held_out = float(about['held_out'])
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as e: raise ValueError(f"{path} is no classifier of ours: {str(e).splitlines()[0]}") from None
-    return classifier.eval()
+        save_classifier(path, classifier, held_out=round(right, 4))
+    return read_classifier(path)
 
-# %% ../nbs/18_samples.ipynb #843d5d1e
+# %% ../nbs/18_samples.ipynb #b7536095
 def reference_statistics(
     source, # Directory of a set, 'digits', or an npz with `mu` and `sigma`
     extractor:nn.Module, # From `make_extractor`
@@ -156,15 +155,16 @@ def reference_statistics(
 )->Statistics: # Read from where they were kept, if they are there
     "What the generated images are held against."
     if Path(source).is_file(): return load_statistics(source, transform)
-    data,about = open_data(source)
+    data,about = open_data(source, check=False)
     if source == 'digits': return statistics(to_uint8(data.tensors[0]), extractor, **how)
-    kept = Path(source)/f'{extractor.get_name()}.npz'
-    if kept.exists() and (s := load_statistics(kept)).fingerprint == about['fingerprint']: return s
-    s = statistics(data, extractor, **how)
+    kept = Path(source)/f'{extractor.get_name()}-{extractor.weights[:16]}.npz'
+    with suppress(ValueError):                           # none is kept, or a damaged one
+        if (s := load_statistics(kept)).fingerprint == about['fingerprint']: return s
+    s = statistics(open_data(source)[0], extractor, **how)
     with suppress(OSError): save_statistics(kept, s)     # a set that cannot be written to is looked at again each time
     return s
 
-# %% ../nbs/18_samples.ipynb #f2e981f6
+# %% ../nbs/18_samples.ipynb #9b899d45
 def judging(
     reference, # Directory of a set, 'digits', or an npz with `mu` and `sigma`
     *,
@@ -184,10 +184,10 @@ def judging(
             warnings.simplefilter('always')
             row = evaluate(images, known, own, weights=weights, device=device, verbose=verbose, **how)
         for message in dict.fromkeys(str(w.message) for w in said if w.category is UserWarning and 'images' in str(w.message)): tqdm.write(f'note: {message}', file=sys.stderr)
-        return row | (dict(judge_accuracy=own.held_out) if own else {})
+        return row | (dict(judge_accuracy=own.about.get('held_out')) if own else {})
     return judge
 
-# %% ../nbs/18_samples.ipynb #c8d2db38
+# %% ../nbs/18_samples.ipynb #bfc033ce
 @call_parse
 @command
 def cfg_evaluate(
@@ -206,7 +206,7 @@ def cfg_evaluate(
     "FID (or FD by a data set's own classifier), IS, precision and recall of a sample set."
     at_least(1, splits=splits, batch_size=batch_size)
     if groups < 0 or groups == 1: raise ValueError(f"groups is {groups}: it must be 2 or more, or 0 for none")
-    place,images = pick(device)[0],ImageSet(samples, check=True)
+    place,images = pick(device)[0],ImageSet(samples)
     judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place, verbose=not os.environ.get('TQDM_DISABLE'))
     row = judge(images, splits=splits, groups=groups, batch_size=batch_size)
     path = Path(out or Path(samples)/'evaluation.json')

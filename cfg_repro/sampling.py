@@ -32,13 +32,13 @@ def denoise(
     x_tilde = x_tilde.clamp(-clip, clip)
     return x_tilde, eps_from_x(z, x_tilde, logsnr=logsnr)
 
-# %% ../nbs/07_sampling.ipynb #4e27baf7
+# %% ../nbs/07_sampling.ipynb #cfd8fcf9
 def _checked(z, c, T, logsnrs, clip):
     "The log-SNRs to visit, once what was asked for makes sense."
     if logsnrs is None: logsnrs = logsnr_grid(T)
     if not len(logsnrs) or (logsnrs.diff() <= 0).any(): raise ValueError(f"logsnrs are {logsnrs}: they must increase")
     if clip is not None and not clip > 0: raise ValueError(f"clip is {clip}: it must be above 0, or None")
-    if c.shape != z.shape[:1]: raise ValueError(f"c is {tuple(c.shape)}: it must be one class for each of {len(z)}")
+    if c.is_floating_point() or c.shape != z.shape[:1]: raise ValueError(f"c is {tuple(c.shape)} {c.dtype}: it must be one class, a whole number, for each of {len(z)}")
     if z.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"z is {z.dtype}: it must be float32 or float64 (the model itself may run in less)")
     return logsnrs

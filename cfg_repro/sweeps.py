@@ -5,25 +5,27 @@
 # %% auto #0
 __all__ = ['sweep_cells', 'cfg_sweep']
 
-# %% ../nbs/19_sweeps.ipynb #7be238f7
-import json
+# %% ../nbs/19_sweeps.ipynb #5e47c0fb
+import math
 import shutil
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 # %% ../nbs/19_sweeps.ipynb #a47d1d2c
 import torch
 from fastcore.script import Param, call_parse, store_true
 
-# %% ../nbs/19_sweeps.ipynb #d7dba3c7
-from .data import ImageSet, to_uint8, write_set
-from .experiments import (TABLES, W, average, command, cost_report, interval, paper_rows, provenance, table as side_by_side,
+# %% ../nbs/19_sweeps.ipynb #c594eb42
+from .data import ImageSet, held_record, locked, read_record, to_uint8, write_record, write_set
+from .experiments import (SAMPLING, TABLES, W, average, command, cost_report, interval, paper_rows, provenance, table as side_by_side,
                                    write_csv, write_json)
 from .runs import at_least, open_data, pick, progress, share, spread, wait
 from .samples import judging, load_run, maker
+from .training import obey
 
-# %% ../nbs/19_sweeps.ipynb #52a59ae4
+# %% ../nbs/19_sweeps.ipynb #9dc898d3
 def sweep_cells(
     runs:list, # The settings of runs, from `load_run`
     table:int, # 1: over w, for runs of several p_uncond; 2: over w and T
@@ -35,10 +37,11 @@ def sweep_cells(
 )->list: # Dictionaries: run (its number), p_uncond, seed, w, T, v, n
     "The cells of a sweep."
     if table not in TABLES: raise ValueError(f"table is {table}: it must be 1 or 2")
-    if v is not None and not 0 <= v <= 1: raise ValueError(f"v is {v}: it must be in [0,1]")
+    t = TABLES[table]; v,Ts = t['v'] if v is None else v,Ts or t['T']
+    for T in Ts: obey(SAMPLING, dict(v=v, T=T))
+    if bad := [w for w in ws if not math.isfinite(w)]: raise ValueError(f"w is {bad[0]}: it must be finite")
     at_least(1, n=n)
-    t = TABLES[table]
-    return [dict(run=i, p_uncond=s['p_uncond'], seed=s['seed'], w=w, T=T, v=t['v'] if v is None else v, n=n) for i,s in enumerate(runs) for T in Ts or t['T'] for w in ws]
+    return [dict(run=i, p_uncond=s['p_uncond'], seed=s['seed'], w=w, T=T, v=v, n=n) for i,s in enumerate(runs) for T in Ts for w in ws]
 
 # %% ../nbs/19_sweeps.ipynb #72882ab1
 def _numbers(kind):
@@ -60,7 +63,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #d36ec77a
+# %% ../nbs/19_sweeps.ipynb #076d65a0
 @call_parse
 @command
 def cfg_sweep(
@@ -87,33 +90,36 @@ def cfg_sweep(
     dry_run:store_true=False, # Say what it would cost, at the rate measured here, and stop
 ):
     "Table 1 or 2 over trained runs: sample and evaluate every cell. Stop it, and the same line resumes."
-    at_least(1, splits=splits, shard_size=shard_size)
+    at_least(1, splits=splits, shard_size=shard_size, batch_size=batch_size)
     (place,bf16),out = pick(device, precision),Path(out or f'runs/table{table}')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     opened = [load_run(run, place, bf16, compile) for run in runs]
     cells = sweep_cells([s for _,s in opened], table, ws=w, Ts=T, v=v, n=n)
-    todo = [cell for cell in cells if not _row(out, cell).exists()]
+    todo = [cell for cell in cells if held_record(_row(out, cell)) is None]
     if todo and share()[0] == 0 and (processes == 1 or share()[1] == 1): print(f'to do: {cost_report(todo, _rate(*opened[0], place, batch_size), max(processes, share()[1]))}')
     if dry_run: return
     if reference is None: raise ValueError("there is no --reference: it must be a set that cfg_prepare made, digits, or statistics in an npz")
-    spread(processes, 'cfg_sweep')
     about = dict(table=table, preset=opened[0][1]['preset'], v=v, n=n, reference=str(reference), classifier=classifier, transform=transform, splits=splits,
                  precision='bfloat16' if bf16 else 'float32', weights=[s['weights'] for _,s in opened])
-    _same(out, about)
-    judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if share()[0] == 0 and (todo or not (out/'parts'/'floor.json').exists()) else None
-    for cell in progress(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
-    if judge: _floor(out, judge, reference, n, splits=splits, batch_size=batch_size)
-    if share()[0] == 0: print(_report([json.loads(_row(out, c).read_text()) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
+    spread(processes, 'cfg_sweep', out)
+    first = share()[0] == 0
+    with locked(out) if first else nullcontext():
+        if first: _same(out, about)
+        judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if first and (todo or held_record(_floor(out)) is None) else None
+        for cell in progress(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
+        if judge: write_record(_floor(out), _own(judge, reference, n, splits=splits, batch_size=batch_size))
+        if first: print(_report([read_record(_row(out, c)) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
 
-# %% ../nbs/19_sweeps.ipynb #9da6b647
+# %% ../nbs/19_sweeps.ipynb #a765b4c5
 def _row(out, cell): return out/'parts'/'cells'/f'{_cell_name(cell)}.json'
+def _floor(out): return out/'parts'/'floor.json'
 
 def _same(out, about):
     "Refuse a directory that holds a sweep of another kind."
-    known,about = out/'parts'/'sweep.json',json.loads(json.dumps(about))
-    if known.exists() and (old := json.loads(known.read_text())) != about:
+    known = out/'parts'/'sweep.json'
+    if known.exists() and (old := read_record(known)) != about:
         raise ValueError(f"{out} holds a sweep with another {', '.join(k for k in about if old.get(k) != about[k])}: choose another --out")
-    known.parent.mkdir(parents=True, exist_ok=True); write_json(known, about)
+    known.parent.mkdir(parents=True, exist_ok=True); write_record(known, about)
 
 def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf16, keep):
     "Sample and judge one cell; its row is left in cells."
@@ -122,25 +128,25 @@ def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf
     for _ in write_set(samples, make, cell['n'], settings | dict(precision='bfloat16' if bf16 else 'float32'), shard_size, part=share()): pass
     wait(place)
     if judge:
-        row = cell | judge(ImageSet(samples, check=True), splits=splits, batch_size=batch_size)
-        _row(out, cell).parent.mkdir(exist_ok=True); write_json(_row(out, cell), row)
+        row = cell | judge(ImageSet(samples), splits=splits, batch_size=batch_size)
+        _row(out, cell).parent.mkdir(exist_ok=True); write_record(_row(out, cell), row)
         if not keep: shutil.rmtree(samples)
     wait(place)
 
-def _floor(out, judge, reference, n, **how):
+def _own(judge, reference, n, **how):
     "Judge a random part of the reference, as many images as a cell has or all there are: what their number alone costs; 0 where the part is the whole."
-    if Path(reference).is_file(): return write_json(out/'parts'/'floor.json', None)
+    if Path(reference).is_file(): return {}
     data,about = open_data(reference)
     i = torch.randperm(about['n'], generator=torch.Generator().manual_seed(0))[:n]
     row = judge(data.bytes(i) if isinstance(data, ImageSet) else to_uint8(data[i][0]), **how)
-    write_json(out/'parts'/'floor.json', dict(fd=row['fd'], n=len(i)))
+    return dict(fd=row['fd'], n=len(i))
 
 def _report(rows, number, out, about, name):
     "Write the tables of a finished sweep; the text for the terminal."
-    t = TABLES[number]; by,floor = t['column'],json.loads((out/'parts'/'floor.json').read_text())
+    t = TABLES[number]; by,floor = t['column'],read_record(_floor(out))
     means = average(rows, ('w',by))
     if all(r['seeds'] > 1 for r in means): means = [r | {f'{k}_half_interval': interval(r[f'{k}_std'], r['seeds']) for k in ('fd','is_mean')} for r in means]
-    write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about, floor=floor and floor['fd']))
+    write_csv(out/'cells.csv', rows); write_csv(out/f'table{number}.csv', means); write_json(out/'provenance.json', provenance(**about, floor=floor.get('fd')))
     paper = [r for r in paper_rows(t['paper'], by, t['values']) if r['w'] in {m['w'] for m in means}]
-    perfect = '' if floor is None else f"{name} of {floor['n']:,} of the reference's own images: {floor['fd']:.2f}\n"
+    perfect = '' if not floor else f"{name} of {floor['n']:,} of the reference's own images: {floor['fd']:.2f}\n"
     return f"{side_by_side(means, paper, by, (about['preset'],t['name']), name)}\n{perfect}{out}: cells.csv, table{number}.csv, provenance.json"

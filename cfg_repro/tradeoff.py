@@ -23,7 +23,7 @@ def truncated_normal(
     u = torch.rand(shape, dtype=torch.float64, generator=generator)
     return (math.sqrt(2)*torch.erfinv((2*u-1)*math.erf(psi/math.sqrt(2)))).clamp(-psi, psi)   # against rounding
 
-# %% ../nbs/08_tradeoff.ipynb #a55937f1
+# %% ../nbs/08_tradeoff.ipynb #12e68be2
 def langevin_step(
     z, # Points, (B,C,H,W)
     score, # Gradient of the log-density at `z`, (B,C,H,W)
@@ -32,4 +32,5 @@ def langevin_step(
     noise, # N(0,I) like z
 )->torch.Tensor: # Points after the step, (B,C,H,W)
     "Langevin dynamics: half a step size along the score, and noise of variance step_size."
+    if not step_size >= 0: raise ValueError(f"step_size is {step_size}: it must be 0 or more")
     return z + step_size/2*score + step_size**.5*noise

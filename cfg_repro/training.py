@@ -7,41 +7,51 @@ __all__ = ['step_generator', 'seeded', 'Draws', 'TrainState', 'new_state', 'ema_
            'save_checkpoint', 'last_checkpoint', 'read_checkpoint', 'load_checkpoint', 'train_run', 'Bfloat16',
            'prepared']
 
-# %% ../nbs/11_training.ipynb #fbdb7911
+# %% ../nbs/11_training.ipynb #49fd13e7
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
+from numbers import Integral, Real
 from pathlib import Path
 
-# %% ../nbs/11_training.ipynb #f7459a6f
+# %% ../nbs/11_training.ipynb #51435210
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-# %% ../nbs/11_training.ipynb #1f61a7d7
-from .data import write_file
+# %% ../nbs/11_training.ipynb #a1b1c4eb
+from .data import file_hash, locked, read_record, read_tensors, write_file, write_record
 from .forward import diffuse
 from .objective import drop_class, eps_loss, stratified_u
+from .mixture import known
 from .schedule import logsnr_of
+from .unet import load_weights
 
-# %% ../nbs/11_training.ipynb #5b9b55f0
+# %% ../nbs/11_training.ipynb #3f971220
+def check_seed(seed):
+    "Refuse what is no seed."
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**63): raise ValueError(f"seed is {seed!r}: it must be a whole number, 0 or more and below 2^63")
+
+# %% ../nbs/11_training.ipynb #d36e1477
 def step_generator(
     seed:int, # Seed of the run, 0 or more
     step:int, # Step of training, 0 or more
     device='cpu', # Where the numbers are wanted
 )->torch.Generator: # A fresh generator
     "The generator of one training step: a function of the seed and the step alone."
+    check_seed(seed)
     return torch.Generator(device).manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
 
 # %% ../nbs/11_training.ipynb #9125bd73
@@ -71,7 +81,7 @@ class Draws:
         for step in range(self.start, self.stop):
             yield torch.randint(self.n, (self.batch_size,), generator=step_generator(self.seed, step))[self.part[0]::self.part[1]]
 
-# %% ../nbs/11_training.ipynb #af4fc5d1
+# %% ../nbs/11_training.ipynb #8722dd61
 @dataclass
 class TrainState:
     "A training run: the network, the moving average of its weights, the optimizer, the number of steps taken."
@@ -80,6 +90,7 @@ class TrainState:
     opt:torch.optim.Optimizer # AdamW
     step:int=0 # Steps taken
     skipped:float=0 # Of these, steps that changed no weight, because the gradient was not finite
+    in_a_row:float=0 # The last of these, up to now, if the last step was one
 
 # %% ../nbs/11_training.ipynb #207f9860
 def new_state(
@@ -98,7 +109,26 @@ def ema_decay_at(
     "The decay of the moving average, warmed up: (1+step)/(10+step) until that exceeds `ema_decay`."
     return min(ema_decay, (1+step)/(10+step))
 
-# %% ../nbs/11_training.ipynb #0a760c95
+# %% ../nbs/11_training.ipynb #fd948f74
+def _whole(v, least): return isinstance(v, Integral) and not isinstance(v, bool) and v >= least
+def _real(v): return isinstance(v, Real) and not isinstance(v, bool)
+RULES = dict(p_uncond   = ('in [0,1]', lambda v: _real(v) and 0 <= v <= 1),
+             steps      = ('a whole number, 1 or more', lambda v: _whole(v, 1)),
+             batch_size = ('a whole number, 1 or more', lambda v: _whole(v, 1)),
+             micro_batch= ('a whole number, 1 or more', lambda v: v is None or _whole(v, 1)),
+             lr         = ('above 0 and finite', lambda v: _real(v) and 0 < v < math.inf),
+             warmup     = ('a whole number, 0 or more', lambda v: _whole(v, 0)),
+             grad_clip  = ('above 0', lambda v: v is None or _real(v) and v > 0),
+             ema_decay  = ('in [0,1)', lambda v: _real(v) and 0 <= v < 1),
+             flip       = ('true or false', lambda v: isinstance(v, bool)))
+
+# %% ../nbs/11_training.ipynb #04e4084d
+def obey(rules, settings):
+    "Refuse a setting that breaks its rule."
+    for key,(words,holds) in rules.items():
+        if not holds(settings[key]): raise ValueError(f"{key} is {settings[key]!r}: it must be {words}")
+
+# %% ../nbs/11_training.ipynb #5d7a1e17
 def _processes():
     "How many processes share the run, and which this one is."
     return (dist.get_rank(),dist.get_world_size()) if dist.is_initialized() else (0,1)
@@ -123,10 +153,10 @@ def _update(state, lr, ema_decay, grad_clip):
     state.opt.step(); state.opt.zero_grad()
     state.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay_at(state.step, ema_decay))
     state.ema.update_parameters(state.net)
-    state.step += 1; state.skipped = state.skipped + state.opt.found_inf
+    state.step += 1; state.skipped,state.in_a_row = state.skipped + state.opt.found_inf,(state.in_a_row+1)*state.opt.found_inf
     return norm
 
-# %% ../nbs/11_training.ipynb #26e6a73e
+# %% ../nbs/11_training.ipynb #e5291129
 def train(
     state:TrainState, # The run; changed in place
     data, # Data set: `len`, and data[idx] -> x (B,C,H,W) in [-1,1], c (B,)
@@ -146,14 +176,15 @@ def train(
     model=None, # The network as it is to be called: compiled, or shared between processes by accelerate; `state.net` unless given
 )->Iterator: # After each step a dictionary: `loss` (the mean), `grad_norm`, both (), and `lr`
     "Algorithm 1, one step at a time. Goes on from `state.step`; the run does not depend on where it was stopped."
-    if not 0 <= p_uncond <= 1: raise ValueError(f"p_uncond is {p_uncond}: a probability lies in [0,1]")
+    obey(RULES, dict(p_uncond=p_uncond, steps=steps, batch_size=batch_size, micro_batch=micro_batch, lr=lr, warmup=warmup, grad_clip=grad_clip, ema_decay=ema_decay, flip=flip))
+    if not len(data): raise ValueError("the data set is empty: training needs 1 image or more")
     (k,m),net,device = _processes(),state.net.train(),next(state.net.parameters()).device
     if batch_size < m: raise ValueError(f"batch_size is {batch_size}: {m} processes need {m} images or more")
     if m > 1 and not hasattr(model, 'no_sync'): raise ValueError(f"{m} processes share this run: `model` must be the network as accelerate prepared it")
     rows = torch.arange(k, batch_size, m, device=device)                                     # of the batch, those that are ours
     draws = Draws(len(data), batch_size, seed, state.step, steps, (k,m))
     for x,c in DataLoader(data, sampler=draws, batch_size=None, num_workers=workers, pin_memory=device.type == 'cuda'):  # line 2
-        x,c = x.to(device, non_blocking=True),c.to(device, non_blocking=True)
+        x,c = x.to(device, non_blocking=True),known(c, net.n_classes-1).to(device, non_blocking=True)
         g = step_generator(seed, state.step, device)
         c = drop_class(c.new_zeros(batch_size).index_put((rows,), c), p_uncond, null=net.n_classes, generator=g)[rows]   # line 3
         logsnr = logsnr_of(stratified_u(batch_size, g)).float()[rows]                        # line 4
@@ -190,7 +221,23 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/11_training.ipynb #9865eff2
+# %% ../nbs/11_training.ipynb #3a5e8adf
+def _write(state, new, settings):
+    "Write all files of a checkpoint and flush them to disk."
+    shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
+    for name,tensors in _tensors(state).items(): save_file({k: v.contiguous() for k,v in tensors.items()}, new/f'{name}.safetensors')
+    write_record(new/'state.json', dict(step=state.step, skipped=int(state.skipped), settings=settings))
+    write_record(new/'manifest.json', {f.name: file_hash(f) for f in sorted(new.iterdir())})
+    for f in (*new.iterdir(), new): _sync(f)
+
+def _checkpoints(run): return sorted((p for p in Path(run).glob('step-*') if re.fullmatch(r'step-\d{8}~?', p.name)), key=lambda p: p.name)
+
+def _tidy(run, keep):
+    "Remove all checkpoints but one, and what was not finished."
+    for p in (*_checkpoints(run), Path(run)/'.saving'):
+        if p != keep: shutil.rmtree(p, ignore_errors=True)
+
+# %% ../nbs/11_training.ipynb #b4a69579
 def save_checkpoint(
     state:TrainState, # The run
     run, # Directory of the run; made if missing
@@ -198,37 +245,46 @@ def save_checkpoint(
 )->Path: # The checkpoint's directory, step-NNNNNNNN
     "Write a checkpoint beside the last one, then take its place: a crash leaves the last whole one."
     run = Path(run); path,new = run/f'step-{state.step:08d}',run/'.saving'
-    shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
-    for name,tensors in _tensors(state).items(): save_file({k: v.contiguous() for k,v in tensors.items()}, new/f'{name}.safetensors')
-    (new/'state.json').write_text(json.dumps(dict(step=state.step, skipped=int(state.skipped), settings=settings), indent=1))
-    hashes = {f.name: sha256(f.read_bytes()).hexdigest() for f in sorted(new.iterdir())}
-    (new/'manifest.json').write_text(json.dumps(hashes, indent=1))
-    for f in (*new.iterdir(), new): _sync(f)
-    old = list(run.glob('step-*'))
-    if path in old: shutil.rmtree(path); old.remove(path)
+    try: _write(state, new, settings)
+    except (OSError, SafetensorError) as e: shutil.rmtree(new, ignore_errors=True); raise OSError(f"{path} could not be written: {e}") from None
+    if path.exists(): path.rename(f'{path}~')     # the same step once more: the old one counts until the new one has its name
     new.rename(path); _sync(run)
-    for p in old: shutil.rmtree(p)
+    _tidy(run, path)
     return path
 
-# %% ../nbs/11_training.ipynb #a2b46df5
+# %% ../nbs/11_training.ipynb #9744b470
 def last_checkpoint(
     run, # Directory of the run
 )->Path: # The newest checkpoint's directory, or None if there is none
     "The newest checkpoint of a run."
-    return max(Path(run).glob('step-*'), default=None)
+    return max(_checkpoints(run), default=None)
 
-# %% ../nbs/11_training.ipynb #28066f07
+# %% ../nbs/11_training.ipynb #1039eed3
 def read_checkpoint(
     path, # A checkpoint's directory
     *names:str, # Which of `net`, `ema`, `opt`
 )->tuple: # The dictionary of state.json, then a dictionary of tensors for each name
-    "Read parts of a checkpoint, after checking every file against the manifest."
-    path = Path(path)
-    for name,expected in json.loads((path/'manifest.json').read_text()).items():
-        if sha256((path/name).read_bytes()).hexdigest() != expected: raise ValueError(f"{path/name} is damaged: its hash is not the manifest's")
-    return json.loads((path/'state.json').read_text()), *(load_file(path/f'{n}.safetensors') for n in names)
+    "Read parts of a checkpoint, after checking their files against the manifest."
+    path = Path(path); hashes = read_record(path/'manifest.json')
+    for name in ('state.json', *(f'{n}.safetensors' for n in names)):
+        if file_hash(path/name) != hashes.get(name): raise ValueError(f"{path/name} is damaged: its hash is not the manifest's")
+    saved = read_record(path/'state.json')
+    if not (_whole(saved.get('step'), 0) and _whole(saved.get('skipped'), 0) and isinstance(saved.get('settings'), dict)): raise ValueError(f"{path/'state.json'} has no step and settings: it is no checkpoint of ours")
+    return saved, *(read_tensors(path/f'{n}.safetensors') for n in names)
 
-# %% ../nbs/11_training.ipynb #a3d9de0c
+# %% ../nbs/11_training.ipynb #7a695450
+def _slots(state, moments, path):
+    "The optimizer's slots from the tensors of a checkpoint, in the memory order of the weights, as the fused step wants them."
+    slots = {}
+    for i,p in enumerate(state.net.parameters()):
+        for name,shape in dict(step=(), exp_avg=p.shape, exp_avg_sq=p.shape).items():
+            if not moments: continue                # a run that has taken no step
+            value = moments.get(f'{i}.{name}')
+            if value is None or value.shape != shape: raise ValueError(f"{path/'opt.safetensors'} is of another network: {i}.{name} is {'missing' if value is None else tuple(value.shape)}, not {tuple(shape)}")
+            slots.setdefault(i, {})[name] = torch.empty_like(p).copy_(value) if shape else value
+    return slots
+
+# %% ../nbs/11_training.ipynb #2a8973dd
 def load_checkpoint(
     state:TrainState, # A fresh run of the same shape; changed in place
     run, # Directory of the run
@@ -240,16 +296,13 @@ def load_checkpoint(
     settings,old = json.loads(json.dumps(settings)),saved['settings']
     if changed := [k for k in {**settings, **old} if settings.get(k) != old.get(k)]:
         raise ValueError(f"{path} was trained with another {', '.join(changed)}: use another directory, or the same settings")
-    state.net.load_state_dict(net); state.ema.module.load_state_dict(ema); state.step,state.skipped = saved['step'],saved['skipped']
-    state.ema.n_averaged.fill_(state.step)
-    slots = {}
-    for key,value in moments.items(): slots.setdefault(int(key.split('.')[0]), {})[key.split('.')[1]] = value
-    for p,slot in zip(state.net.parameters(), (slots[i] for i in sorted(slots))):     # in the memory order of the weights, as the fused step wants them
-        slot |= {k: torch.empty_like(p).copy_(v) for k,v in slot.items() if v.shape == p.shape}
+    slots = _slots(state, moments, path)
+    load_weights(state.net, net); load_weights(state.ema.module, ema)
+    state.step,state.skipped = saved['step'],saved['skipped']; state.ema.n_averaged.fill_(state.step)
     state.opt.load_state_dict(dict(state=slots, param_groups=state.opt.state_dict()['param_groups']))
     return True
 
-# %% ../nbs/11_training.ipynb #3ee39041
+# %% ../nbs/11_training.ipynb #400d6e53
 def _agreed(flag, device):
     "Whether any of the processes says yes."
     if not dist.is_initialized(): return bool(flag)
@@ -264,15 +317,26 @@ def _line(state, row, batch_size):
 def _upto(line, step):
     "Whether a line of the log is whole and belongs to the steps up to this one."
     try: return json.loads(line)['step'] <= step
-    except ValueError: return False     # cut short by a crash
+    except (ValueError, KeyError, TypeError): return False     # cut short by a crash, or damaged
 
 def _trim(path, step):
     "Cut a log back to the lines up to a step."
-    lines = path.read_text().splitlines() if path.exists() else []
-    text = ''.join(f'{line}\n' for line in lines if _upto(line, step))
-    if not path.exists() or path.read_text() != text: write_file(path, text.encode())
+    old = path.read_bytes() if path.exists() else None
+    new = b''.join(line + b'\n' for line in (old or b'').splitlines() if _upto(line, step))
+    if new != old: write_file(path, new)
 
-# %% ../nbs/11_training.ipynb #781386c1
+def _append(path, line):
+    with open(path, 'a') as f: f.write(json.dumps(line) + '\n')
+
+def _last_good(run): return f"the last good checkpoint is {last_checkpoint(run) or 'none'}"
+
+@contextmanager
+def naming_last(run):
+    "Inside, a full disk or another error of the system is reported with the checkpoint that is left."
+    try: yield
+    except OSError as e: raise OSError(f"{e}" if _last_good(run) in str(e) else f"{e}; {_last_good(run)}") from None
+
+# %% ../nbs/11_training.ipynb #cbcbffec
 def train_run(
     state:TrainState, # A fresh run; changed in place
     data, # As for `train`
@@ -284,23 +348,30 @@ def train_run(
     log_every:int=10, # Steps between lines of the log
     save_every:int=1000, # Steps between checkpoints
     stop:Callable=lambda: False, # Asked between steps: whether to write a checkpoint and leave
+    max_skipped:int=100, # Steps in a row without a finite gradient after which the run gives up, looked at with each line of the log
     **how, # The rest is for `train`
 )->Iterator: # After each step the line of the log that was written, a dictionary, or None
     "`train`, from the last checkpoint if there is one, with a log and checkpoints; a stop in between ends in KeyboardInterrupt."
-    load_checkpoint(state, run, settings)
-    log,(k,m),device = Path(run)/'log.jsonl',_processes(),next(state.net.parameters()).device
-    if k == 0: log.parent.mkdir(parents=True, exist_ok=True); _trim(log, state.step)
-    for row in train(state, data, steps=steps, batch_size=batch_size, **how):
-        last,logged,line = state.step == steps,state.step % log_every == 0,None
-        ending = _agreed(stop(), device) if logged or m == 1 else False
-        if logged or last:
-            line = _line(state, row, batch_size)
-            if k == 0:
-                with open(log, 'a') as f: f.write(json.dumps(line) + '\n')
-        if k == 0 and (last or ending or state.step % save_every == 0): save_checkpoint(state, run, settings)
-        if ending or last: _agreed(False, device)     # nobody leaves before the checkpoint stands: a launcher ends the others when one has left
-        yield line
-        if ending and not last: raise KeyboardInterrupt
+    for name,number in dict(log_every=log_every, save_every=save_every, max_skipped=max_skipped).items(): obey({name: RULES['steps']}, {name: number})
+    run,(k,m),device,ending,due = Path(run),_processes(),next(state.net.parameters()).device,False,False
+    with locked(run) if k == 0 else nullcontext(), naming_last(run):
+        load_checkpoint(state, run, settings)
+        if k == 0: _tidy(run, last_checkpoint(run)); _trim(run/'log.jsonl', state.step)
+        for row in train(state, data, steps=steps, batch_size=batch_size, **how):
+            last,logged,line = state.step == steps,state.step % log_every == 0,None
+            if logged or m == 1: ending = ending or _agreed(stop(), device)
+            due = due or last or ending or state.step % save_every == 0
+            bad = int(state.in_a_row) if due or logged else 0
+            if logged or last:
+                line = _line(state, row, batch_size)
+                if k == 0: _append(run/'log.jsonl', line)
+            if bad and (bad >= max_skipped or last): raise FloatingPointError(f"no finite gradient in the last {bad} steps, up to {state.step:,}: {_last_good(run)}")
+            if due and not bad:      # weights are saved after a good step only
+                if k == 0: _sync(run/'log.jsonl'); save_checkpoint(state, run, settings)
+                if ending or last: _agreed(False, device)     # nobody leaves before the checkpoint stands: a launcher ends the others when one has left
+                due = False
+            yield line
+            if ending and not due and not last: raise KeyboardInterrupt
 
 # %% ../nbs/11_training.ipynb #c91ca56a
 class Bfloat16(nn.Module):

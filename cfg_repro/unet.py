@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMAGENET64', 'IMAGENET128', 'CLASSIFIER64', 'CLASSIFIER128', 'time_embedding', 'ResBlock', 'Attention', 'UNet',
-           'AttentionPool', 'NoisyClassifier', 'load_adm']
+           'AttentionPool', 'NoisyClassifier', 'load_weights', 'load_adm']
 
-# %% ../nbs/10_unet.ipynb #7a79b3fd
+# %% ../nbs/10_unet.ipynb #4e2def32
 import math
+from numbers import Integral
 
 # %% ../nbs/10_unet.ipynb #503cc137
 import torch
@@ -16,7 +17,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 
-# %% ../nbs/10_unet.ipynb #6c8f1fe1
+# %% ../nbs/10_unet.ipynb #26256a20
+from .mixture import known
 from .schedule import u_of
 
 # %% ../nbs/10_unet.ipynb #564e11b4
@@ -36,6 +38,20 @@ def zero(layer):
     "The same layer, silent at first: all its parameters are 0."
     for p in layer.parameters(): nn.init.zeros_(p)
     return layer
+
+# %% ../nbs/10_unet.ipynb #fe5553ab
+def check_sizes(*, size, channels, mult, blocks, **named):
+    "Refuse what is no size of a network."
+    for name,values in dict(size=size, channels=channels, mult=mult, blocks=blocks, **named).items():
+        each = values if isinstance(values, (tuple,list)) else [values]
+        if not each or not all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 1 for v in each): raise ValueError(f"{name} is {values!r}: it must be made of whole numbers, 1 or more")
+    if channels % 2 or blocks > 64: raise ValueError(f"channels is {channels}, blocks is {blocks}: the first must be even, the second at most 64")
+    if size % 2**(len(mult)-1): raise ValueError(f"size is {size}: it must be a multiple of {2**(len(mult)-1)}")
+
+def fits(net, z, logsnr):
+    "Refuse images that a network was not made for."
+    wanted = (net.in_channels,net.size,net.size)
+    if z.shape[1:] != wanted or logsnr.shape != z.shape[:1]: raise ValueError(f"z is {tuple(z.shape)} and logsnr {tuple(logsnr.shape)}: they must be (B,{','.join(map(str, wanted))}) and (B,)")
 
 # %% ../nbs/10_unet.ipynb #d666cda1
 class ResBlock(nn.Module):
@@ -71,7 +87,7 @@ def attend(qkv, heads):
     q,k,v = qkv.view(B, L, 3, heads, C//heads).permute(2,0,3,1,4)       # (B,heads,L,C/heads) each
     return F.scaled_dot_product_attention(q, k, v).transpose(1,2).reshape(B, L, C)
 
-# %% ../nbs/10_unet.ipynb #5113c2a5
+# %% ../nbs/10_unet.ipynb #1d420d3c
 class Attention(nn.Module):
     "Self-attention over pixels with a residual connection; the output starts at zero."
     def __init__(self,
@@ -80,6 +96,7 @@ class Attention(nn.Module):
         groups:int=32, # Groups of the norm, at most
     ):
         super().__init__()
+        if heads < 1 or ch % heads: raise ValueError(f"there are {heads} attention heads for {ch} channels: their number must divide the channels")
         self.heads,self.norm = heads,norm(ch, groups)
         self.qkv,self.out = nn.Linear(ch, 3*ch),zero(nn.Linear(ch, ch))
 
@@ -133,7 +150,7 @@ def run(layers, h, films, again=False):
         return h
     return checkpoint(through, h, use_reentrant=False) if again and torch.is_grad_enabled() else through(h)
 
-# %% ../nbs/10_unet.ipynb #5ade8dba
+# %% ../nbs/10_unet.ipynb #46d531e0
 class UNet(nn.Module):
     "ADM's U-Net as `model(z, logsnr, c)` -> eps, for labels c in [0, n_classes]; n_classes is the null class."
     def __init__(self,
@@ -155,7 +172,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.checkpoint = checkpoint
-        if size % 2**(len(mult)-1): raise ValueError(f"size is {size}: it must be a multiple of {2**(len(mult)-1)}")
+        check_sizes(size=size, n_classes=n_classes, in_channels=in_channels, channels=channels, mult=mult, blocks=blocks, head_channels=head_channels, groups=groups)
         self.size,self.n_classes,self.channels,emb = size,n_classes,channels,4*channels
         self.in_channels = in_channels
         def res(ch_in, ch_out, resample=None): return ResBlock(ch_in, ch_out, dropout, resample, groups)
@@ -189,7 +206,7 @@ def at_time(self:UNet,
     for layers in self.up: h = run(layers, torch.cat([h, skips.pop()], dim=1), films, self.checkpoint)
     return self.out(h)
 
-# %% ../nbs/10_unet.ipynb #2239b77c
+# %% ../nbs/10_unet.ipynb #d01754fa
 @patch
 def forward(self:UNet,
     z, # Noisy images, (B,C,H,W)
@@ -197,6 +214,9 @@ def forward(self:UNet,
     c, # Labels in [0, n_classes], int64 (B,); n_classes is the null class
 )->torch.Tensor: # The predicted noise eps, (B,C,H,W)
     "The contract of every model here: model(z, logsnr, c) -> eps. Time is 1000 u."
+    fits(self, z, logsnr)
+    if c.shape != logsnr.shape or c.is_floating_point(): raise ValueError(f"c is {tuple(c.shape)} {c.dtype}: it must be {tuple(logsnr.shape)}, whole numbers")
+    if not torch.compiler.is_compiling(): known(c, self.n_classes)
     return self.at_time(z, 1000*u_of(logsnr), c)
 
 # %% ../nbs/10_unet.ipynb #0d47bfc9
@@ -224,7 +244,7 @@ class AttentionPool(nn.Module):
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position
         return self.out(attend(self.qkv(tokens), self.heads)[:,0])                      # (B,n_out)
 
-# %% ../nbs/10_unet.ipynb #c9127d17
+# %% ../nbs/10_unet.ipynb #37ccd4cf
 class NoisyClassifier(nn.Module):
     "ADM's classifier of noisy images: the way down of the U-Net, then attention pooling. `classifier(z, logsnr)` -> logits."
     def __init__(self,
@@ -242,6 +262,7 @@ class NoisyClassifier(nn.Module):
         groups:int=32, # Groups of the norms, at most
     ):
         super().__init__()
+        check_sizes(size=size, n_classes=n_classes, in_channels=in_channels, channels=channels, mult=mult, blocks=blocks, head_channels=head_channels, groups=groups)
         self.size,self.n_classes,self.channels,emb = size,n_classes,channels,4*channels
         self.in_channels = in_channels
         def res(ch_in, ch_out, resample=None): return ResBlock(ch_in, ch_out, dropout, resample, groups)
@@ -267,13 +288,14 @@ def at_time(self:NoisyClassifier,
     for layers in [*self.down, self.mid]: h = run(layers, h, films)
     return self.out(h)
 
-# %% ../nbs/10_unet.ipynb #d702bb7a
+# %% ../nbs/10_unet.ipynb #91ac541e
 @patch
 def forward(self:NoisyClassifier,
     z, # Noisy images, (B,C,H,W)
     logsnr, # Their log-SNR, (B,)
 )->torch.Tensor: # Logits, (B,n_classes)
     "The contract of every classifier here: classifier(z, logsnr) -> logits."
+    fits(self, z, logsnr)
     return self.at_time(z, 1000*u_of(logsnr))
 
 # %% ../nbs/10_unet.ipynb #35481c05
@@ -293,7 +315,20 @@ def by_head(rows, heads):
 # %% ../nbs/10_unet.ipynb #0f4c7e0f
 def module_heads(net, name): return net.get_submodule(name.rsplit('.qkv', 1)[0]).heads
 
-# %% ../nbs/10_unet.ipynb #ff7c094a
+# %% ../nbs/10_unet.ipynb #6624738c
+def load_weights(
+    net:nn.Module, # Any network; changed in place
+    weights:dict, # Name -> tensor: a state dict of a network of the same shape
+    assign:bool=False, # Take the tensors themselves instead of copying what they hold
+):
+    "Put weights into a network, or say in one sentence what does not fit."
+    def about(v): return 'missing' if v is None else f'{tuple(v.shape)} {v.dtype}'
+    ours = net.state_dict()
+    for name in {**ours, **weights}:
+        if about(ours.get(name)) != about(weights.get(name)): raise ValueError(f"these are weights of another network: {name} is {about(weights.get(name))}, here it is {about(ours.get(name))}")
+    net.load_state_dict(weights, assign=assign)
+
+# %% ../nbs/10_unet.ipynb #9cc3fa81
 def load_adm(
     net, # A `UNet` or `NoisyClassifier` of the same shape; changed in place
     state:dict, # ADM's state dict: name -> tensor
@@ -308,8 +343,10 @@ def load_adm(
         if name.endswith('position'): value = value.T
         new[name] = value
     blocks = [name for name,m in net.named_modules() if isinstance(m, ResBlock)]
-    for part in ('weight','bias'): new[f'film.{part}'] = torch.cat([new.pop(f'{b}.emb_layers.1.{part}') for b in blocks])
+    names = {part: [f'{b}.emb_layers.1.{part}' for b in blocks] for part in ('weight','bias')}
+    if missing := [n for part in names.values() for n in part if n not in new]: raise ValueError(f"these are not ADM's weights of such a network: {missing[0]} is missing")
+    for part in names: new[f'film.{part}'] = torch.cat([new.pop(n) for n in names[part]])
     if 'label.weight' in new and len(new['label.weight']) == net.n_classes:
         new['label.weight'] = F.pad(new['label.weight'], (0,0,0,1))
-    net.load_state_dict(new)
+    load_weights(net, new)
     return net
