@@ -7,9 +7,10 @@ __all__ = ['FONTS', 'to_uint8', 'from_uint8', 'digits', 'draw_glyph', 'Glyphs', 
            'write_record', 'read_record', 'held_record', 'read_tensors', 'Member', 'npz_members', 'locked', 'write_set',
            'ImageSet']
 
-# %% ../nbs/09_data.ipynb #0e346479
+# %% ../nbs/09_data.ipynb #ef40e18f
 import json
 import os
+import platform
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -104,14 +105,28 @@ class Glyphs(Dataset):
         x = from_uint8(torch.from_numpy(x).permute(0,3,1,2))
         return x.reshape(*i.shape, *x.shape[1:]), i%self.n_classes
 
-# %% ../nbs/09_data.ipynb #c60724a2
+# %% ../nbs/09_data.ipynb #42200aeb
+def _runs(pid):
+    "Whether there is such a process on this machine."
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    except PermissionError: pass
+    return True
+
+def _unfinished(path):
+    "The name for a file that is being written; the same of processes that were killed is removed."
+    mine = f'.{path.name}.{platform.node()}.'
+    for old in path.parent.iterdir():
+        if old.name.startswith(mine) and (pid := old.name[len(mine):]).isdigit() and not _runs(int(pid)): old.unlink(missing_ok=True)
+    return path.with_name(f'{mine}{os.getpid()}')
+
+# %% ../nbs/09_data.ipynb #a9dc7ea8
 def write_file(
     path, # File to write
     data:bytes, # All that it will hold
 ):
     "Write bytes under another name, flush them to disk, rename: the file is whole or absent."
-    path = Path(path)
-    new = path.with_name(f'.{path.name}.{os.getpid()}')
+    path = Path(path); new = _unfinished(path)
     try:
         with open(new, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         new.replace(path)
@@ -238,7 +253,7 @@ def _write_shard(path, batches):
     data = save({key: torch.cat([b[key] for b in batches]).contiguous() for key in batches[0]})
     write_file(path, data); write_file(path.with_suffix('.sha256'), sha256(data).hexdigest().encode())
 
-# %% ../nbs/09_data.ipynb #88e61255
+# %% ../nbs/09_data.ipynb #132d7e49
 def write_set(
     out, # Directory of the set; made if missing
     make:Callable, # From a range of indices to batches: dictionaries of tensors, `images` uint8 (B,C,H,W), `labels` int64 (B,), any others with B rows
@@ -255,7 +270,6 @@ def write_set(
     with locked(out) if part[0] == 0 else nullcontext():
         out.mkdir(parents=True, exist_ok=True)
         if not (out/'set.json').exists(): write_record(out/'set.json', about)
-        if part == (0,1): [p.unlink() for p in out.glob('.shard-*')]     # what killed processes did not finish
         for path in islice(_shards(out, about), *part[:1], None, part[1]):
             k = int(path.stem[6:]); indices = range(k*shard_size, min(n, (k+1)*shard_size))
             if not _whole(path): _write_shard(path, list(make(indices)))

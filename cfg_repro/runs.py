@@ -241,7 +241,7 @@ def _network(p, seed, device, checkpoint):
     net.checkpoint = checkpoint
     return new_state(net.to(device, memory_format=torch.channels_last if device.type == 'cuda' else torch.preserve_format))
 
-# %% ../nbs/17_runs.ipynb #dd1d1adc
+# %% ../nbs/17_runs.ipynb #ba8503c9
 @call_parse
 @command
 def cfg_train(
@@ -283,7 +283,7 @@ def cfg_train(
                             state, run, p, place, grid_every)
     if accelerator: accelerator.end_training()
     if share()[0]: return
-    if first == state.step: print(f"{run}: {state.step:,} steps are taken already"); return      # the record of those who took them stays
-    write_json(run/'provenance.json', provenance(settings=settings, steps=state.step, from_step=first, images_per_second=round(rate, 2), memory_gib=round(_memory(place), 2),
+    if first == state.step and (run/'provenance.json').exists(): print(f"{run}: {state.step:,} steps are taken already"); return      # the record of those who took them stays
+    write_json(run/'provenance.json', provenance(settings=settings, steps=state.step, from_step=first, images_per_second=round(rate, 2) or None, memory_gib=round(_memory(place), 2),
                precision='bfloat16' if bf16 else 'float32', compiled=compile, checkpointed=checkpoint, micro_batch=p['micro_batch'], processes=share()[1], skipped=int(state.skipped)))
     print(f"{run}: {state.step:,} steps of {p['batch_size']} images, {int(state.skipped)} skipped; {_speed(rate)} images/s, at most {_memory(place):.2f} GiB")

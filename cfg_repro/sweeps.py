@@ -63,7 +63,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #076d65a0
+# %% ../nbs/19_sweeps.ipynb #1f6fac97
 @call_parse
 @command
 def cfg_sweep(
@@ -86,7 +86,7 @@ def cfg_sweep(
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
     compile:store_true=False, # Compile the network
     processes:int=1, # Processes that share the sampling, one a GPU
-    keep:store_true=False, # Keep the samples of every cell
+    keep:store_true=False, # Keep the samples of every cell, in samples
     dry_run:store_true=False, # Say what it would cost, at the rate measured here, and stop
 ):
     "Table 1 or 2 over trained runs: sample and evaluate every cell. Stop it, and the same line resumes."
@@ -104,15 +104,19 @@ def cfg_sweep(
     spread(processes, 'cfg_sweep', out)
     first = share()[0] == 0
     with locked(out) if first else nullcontext():
-        if first: _same(out, about)
+        if first:
+            _same(out, about)
+            for cell in cells:
+                if cell not in todo: shutil.rmtree(_samples(out, cell), ignore_errors=True)     # a crash may have come between the row and this
         judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if first and (todo or held_record(_floor(out)) is None) else None
         for cell in progress(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
         if judge: write_record(_floor(out), _own(judge, reference, n, splits=splits, batch_size=batch_size))
         if first: print(_report([read_record(_row(out, c)) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
 
-# %% ../nbs/19_sweeps.ipynb #a765b4c5
+# %% ../nbs/19_sweeps.ipynb #8a8b6852
 def _row(out, cell): return out/'parts'/'cells'/f'{_cell_name(cell)}.json'
 def _floor(out): return out/'parts'/'floor.json'
+def _samples(out, cell, keep=False): return (out if keep else out/'parts')/'samples'/_cell_name(cell)
 
 def _same(out, about):
     "Refuse a directory that holds a sweep of another kind."
@@ -123,7 +127,7 @@ def _same(out, about):
 
 def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf16, keep):
     "Sample and judge one cell; its row is left in cells."
-    samples = out/'parts'/'samples'/_cell_name(cell)
+    samples = _samples(out, cell, keep)
     make,settings = maker(*opened, w=cell['w'], T=cell['T'], v=cell['v'], seed=cell['seed'], batch_size=batch_size, device=place)
     for _ in write_set(samples, make, cell['n'], settings | dict(precision='bfloat16' if bf16 else 'float32'), shard_size, part=share()): pass
     wait(place)

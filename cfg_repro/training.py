@@ -221,7 +221,7 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/11_training.ipynb #3a5e8adf
+# %% ../nbs/11_training.ipynb #ee75d795
 def _write(state, new, settings):
     "Write all files of a checkpoint and flush them to disk."
     shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)
@@ -230,7 +230,7 @@ def _write(state, new, settings):
     write_record(new/'manifest.json', {f.name: file_hash(f) for f in sorted(new.iterdir())})
     for f in (*new.iterdir(), new): _sync(f)
 
-def _checkpoints(run): return sorted((p for p in Path(run).glob('step-*') if re.fullmatch(r'step-\d{8}~?', p.name)), key=lambda p: p.name)
+def _checkpoints(run): return sorted((p for p in Path(run).glob('step-*') if re.fullmatch(r'step-\d{8}~?', p.name)), key=lambda p: (p.name[:13],len(p.name) == 13))
 
 def _tidy(run, keep):
     "Remove all checkpoints but one, and what was not finished."
@@ -252,12 +252,12 @@ def save_checkpoint(
     _tidy(run, path)
     return path
 
-# %% ../nbs/11_training.ipynb #9744b470
+# %% ../nbs/11_training.ipynb #b0b0ab7c
 def last_checkpoint(
     run, # Directory of the run
 )->Path: # The newest checkpoint's directory, or None if there is none
     "The newest checkpoint of a run."
-    return max(_checkpoints(run), default=None)
+    return next(reversed(_checkpoints(run)), None)
 
 # %% ../nbs/11_training.ipynb #1039eed3
 def read_checkpoint(

@@ -2,6 +2,7 @@
 import csv, json, os, signal, struct, subprocess, sys, time
 from pathlib import Path
 import pytest
+from cfg_repro.data import write_record
 
 command = [str(Path(sys.executable).parent/'cfg_digits')]  # where pip put it
 environment = os.environ | {'COLUMNS': '80'}
@@ -84,7 +85,7 @@ def test_bad_input(tmp_path, arguments, said):
     "One sentence, exit 2, and every file as it was."
     (tmp_path/'a_file').write_text('mine')
     (tmp_path/'other/parts').mkdir(parents=True)
-    (tmp_path/'other/parts/settings.json').write_text('{"seeds": 9}')
+    write_record(tmp_path/'other/parts/settings.json', dict(seeds=9))
     before = held(tmp_path)
     done = cfg_digits(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
