@@ -12,18 +12,20 @@ from collections.abc import Callable
 # %% ../nbs/16_adapters.ipynb #4d38f0a2
 import torch
 
-# %% ../nbs/16_adapters.ipynb #65d2dbc4
+# %% ../nbs/16_adapters.ipynb #6fd7eee5
 def linear_betas(
     n:int=1000, # Number of time steps
 )->torch.Tensor: # (n,) float64
     "Betas that rise linearly: DDPM's, scaled to n steps."
+    if n < 21: raise ValueError(f"n is {n}: it must be 21 or more, or the last beta would be 1 or more")
     return torch.linspace(0.1/n, 20/n, n, dtype=torch.float64)
 
-# %% ../nbs/16_adapters.ipynb #456efb8b
+# %% ../nbs/16_adapters.ipynb #f16ac23e
 def cosine_betas(
     n:int=1000, # Number of time steps
 )->torch.Tensor: # (n,) float64, at most 0.999
     "Betas whose product is a squared cosine (Nichol and Dhariwal, 2021)."
+    if n < 2: raise ValueError(f"n is {n}: it must be 2 or more")
     bar = ((torch.arange(n+1, dtype=torch.float64)/n + 0.008)/1.008*math.pi/2).cos()**2
     return (1 - bar[1:]/bar[:-1]).clamp(max=0.999)
 

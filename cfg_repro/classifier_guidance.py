@@ -12,8 +12,9 @@ from collections.abc import Callable
 # %% ../nbs/05_classifier_guidance.ipynb #4d38f0a2
 import torch
 
-# %% ../nbs/05_classifier_guidance.ipynb #184b64eb
+# %% ../nbs/05_classifier_guidance.ipynb #bc0d23e7
 from .schedule import alpha_sigma
+from .forward import beside
 from .reverse import reverse_moments
 
 # %% ../nbs/05_classifier_guidance.ipynb #1af71484
@@ -30,7 +31,7 @@ def classifier_grad(
         logp = classifier(z.requires_grad_(), logsnr).log_softmax(-1)
         return torch.autograd.grad(logp.gather(1, c[:,None]).sum(), z)[0]
 
-# %% ../nbs/05_classifier_guidance.ipynb #61f9d6a3
+# %% ../nbs/05_classifier_guidance.ipynb #b8269c8a
 def classifier_guide(
     eps, # Noise prediction, (B,C,H,W)
     grad_logp, # Gradient of log p(c|z), from `classifier_grad`, (B,C,H,W)
@@ -39,7 +40,7 @@ def classifier_guide(
     w, # Guidance strength: 0 = off
 )->torch.Tensor: # Guided noise prediction, (B,C,H,W)
     "Noise prediction shifted by a classifier's gradient: eps - w sigma grad log p(c|z), Section 3.1."
-    return eps - w*alpha_sigma(logsnr)[1]*grad_logp
+    return eps - w*alpha_sigma(beside(logsnr, eps))[1]*grad_logp
 
 # %% ../nbs/05_classifier_guidance.ipynb #8efd8015
 def classifier_guided(

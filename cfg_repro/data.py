@@ -66,7 +66,7 @@ def _font(name, points):
     path = Path(get_data_path())/'fonts'/'ttf'/f'{name}.ttf'
     return ImageFont.truetype(str(path), points, layout_engine=ImageFont.Layout.BASIC)
 
-# %% ../nbs/09_data.ipynb #209d3676
+# %% ../nbs/09_data.ipynb #033d50cb
 def draw_glyph(
     i:int, # Index of the image, 0 or more; its letter is i mod 26
     size:int=64, # Height and width in pixels, 8 or more
@@ -74,6 +74,7 @@ def draw_glyph(
 )->np.ndarray: # The image, uint8 (size,size,3)
     "Image `i` of the glyphs: a letter, its font, size, place, angle and two colours, as a function of `i` alone."
     from PIL import Image, ImageDraw
+    if i < 0 or size < 8: raise ValueError(f"i is {i}, size is {size}: the first must be 0 or more, the second 8 or more")
     rng = np.random.default_rng([seed, i])
     back,ink = rng.integers(0, 256, (2,3))
     while abs(int(ink.sum())-int(back.sum())) < 192: back,ink = rng.integers(0, 256, (2,3))   # keep it legible
@@ -209,7 +210,7 @@ def _header(f):
 def _array(path, name):
     with reading(path), zipfile.ZipFile(path) as z, z.open(name) as f: return np.lib.format.read_array(f, allow_pickle=False)
 
-# %% ../nbs/09_data.ipynb #a6c660c4
+# %% ../nbs/09_data.ipynb #396fc9a4
 def npz_members(
     path, # An npz file
     names:tuple, # Names of arrays; those that are not there are left out
@@ -217,12 +218,13 @@ def npz_members(
     "What an npz holds, without reading it: objects, and sizes that cannot be true, are refused."
     members = {}
     with reading(path), zipfile.ZipFile(path) as z:
+        there = os.path.getsize(path)
         for info in z.infolist():
             if not info.filename.endswith('.npy') or (name := info.filename[:-4]) not in names: continue
+            if info.file_size > max(2**26, 100*min(info.compress_size, there)): raise ValueError(f'{name} would grow from {min(info.compress_size, there):,} to {info.file_size:,} bytes')
             with z.open(info) as f: (shape,dtype),start = _header(f),f.tell()
             if dtype.hasobject: raise ValueError(f'{name} holds Python objects, which could run code')
             if name in members or start + prod(shape)*dtype.itemsize != info.file_size: raise ValueError(f'{name} {shape} {dtype} takes {info.file_size:,} bytes: that cannot be')
-            if info.file_size > max(2**26, 100*info.compress_size): raise ValueError(f'{name} would grow from {info.compress_size:,} to {info.file_size:,} bytes')
             members[name] = Member(shape, dtype, partial(_array, path, info.filename))
     return members
 

@@ -186,15 +186,15 @@ class Statistics:
     transform:str='' # How the images were made smaller; empty where it is not known
     fingerprint:str='' # Of the set of images, or of the file
 
-# %% ../nbs/13_evaluate.ipynb #678701f6
-def _check(images, least):
+# %% ../nbs/13_evaluate.ipynb #d8163d39
+def _check(images, least, allowed=(1,3)):
     if isinstance(images, torch.Tensor) and (images.dtype != torch.uint8 or images.dim() != 4): raise ValueError(f"images are {tuple(images.shape)} {images.dtype}: they must be (n,C,H,W) torch.uint8; use to_uint8")
     channels = (images.shape if isinstance(images, ImageSet) else images.shape[1:])[0]
-    if channels not in (1,3): raise ValueError(f"images have {channels} channels: they must have 1 or 3")
+    if channels not in allowed: raise ValueError(f"images have {channels} channels: they must have {' or '.join(map(str, allowed))}")
     if len(images) <= least: raise ValueError(f"there are {len(images)} images: a covariance of {least} features needs more than {least}")
     if least == 2048 and len(images) < 10_000: warnings.warn(f"there are {len(images)} images: an FID of fewer than 10,000 is far too high, and compares with no other")
 
-def _dim(extractor): return extractor.net.head.in_features if hasattr(extractor, 'net') else 2048   # a classifier's, Inception's
+def _wants(extractor): return (extractor.net.head.in_features,(extractor.net.in_channels,)) if hasattr(extractor, 'net') else (2048,(1,3))   # a classifier's features and channels, Inception's
 def _some(n, most): return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most] if n > most else torch.arange(n)
 def _take(images, idx): return images.bytes(idx) if isinstance(images, ImageSet) else images[idx]
 
@@ -210,7 +210,7 @@ def _moments(parts):
     mu = first/n
     return dict(mu=mu.numpy(), sigma=((second-n*mu[:,None]*mu)/(n-1)).numpy())
 
-# %% ../nbs/13_evaluate.ipynb #b6664ca4
+# %% ../nbs/13_evaluate.ipynb #41495867
 def statistics(
     images, # An ImageSet, or uint8 (n,C,H,W)
     extractor:nn.Module, # From `make_extractor`
@@ -218,7 +218,7 @@ def statistics(
     **how, # batch_size and verbose: for `features_of`
 )->Statistics: # Of all images
     "Mean and covariance of the features of real images, ten thousand images at a time."
-    _check(images, _dim(extractor))
+    _check(images, *_wants(extractor))
     some = features_of(_take(images, _some(len(images), manifold)), extractor, **how)[0]
     parts = [some] if len(some) == len(images) else (features_of(_take(images, idx), extractor, **how)[0] for idx in torch.arange(len(images)).split(10_000))
     return Statistics(**_moments(parts), features=some.numpy(), extractor=extractor.get_name(), **_about(images))
@@ -266,7 +266,7 @@ def _jackknife(features, reference, groups):
 
 def _transform(images): return images.transform if isinstance(images, Statistics) else images.settings.get('transform', '') if isinstance(images, ImageSet) else ''
 
-# %% ../nbs/13_evaluate.ipynb #e5334dbf
+# %% ../nbs/13_evaluate.ipynb #cd315ca0
 def evaluate(
     images, # Generated images: an ImageSet, or uint8 (n,C,H,W)
     reference, # Real images, likewise; or their `Statistics`
@@ -287,7 +287,7 @@ def evaluate(
     a,b = _transform(images),_transform(reference)
     if a and b and a != b: raise ValueError(f"the images were made smaller by {a!r}, the reference by {b!r}: these are two data sets; take a reference of the same kind")
     extractor,how = make_extractor(classifier, weights, device),dict(batch_size=batch_size, verbose=verbose)
-    _check(images, _dim(extractor))
+    _check(images, *_wants(extractor))
     known = reference if isinstance(reference, Statistics) else statistics(reference, extractor, manifold, **how)
     if known.extractor != extractor.get_name(): raise ValueError(f"the reference is by {known.extractor}, the images are looked at by {extractor.get_name()}: these do not compare")
     features,logits = features_of(images, extractor, **how)

@@ -15,7 +15,13 @@ import torch.nn.functional as F
 # %% ../nbs/01_forward.ipynb #9bb8495e
 from .schedule import alpha_sigma
 
-# %% ../nbs/01_forward.ipynb #b3fe386f
+# %% ../nbs/01_forward.ipynb #112589f9
+def beside(logsnr, z):
+    "The log-SNR, if it stands beside the images: one for all, or one for each."
+    if 0 < logsnr.dim() < z.dim(): raise ValueError(f"logsnr is {tuple(logsnr.shape)}, the images are {tuple(z.shape)}: it must be () or {(len(z), *[1]*(z.dim()-1))}")
+    return logsnr
+
+# %% ../nbs/01_forward.ipynb #df1d7cab
 def diffuse(
     x, # Clean images, (B,C,H,W)
     eps, # Noise from N(0,I), (B,C,H,W)
@@ -23,7 +29,7 @@ def diffuse(
     logsnr, # Log-SNR to go to, () or (B,1,1,1)
 )->torch.Tensor: # Noisy images z, (B,C,H,W)
     "z = alpha x + sigma eps: a draw from q(z | x), Eq. (1)."
-    alpha,sigma = alpha_sigma(logsnr)
+    alpha,sigma = alpha_sigma(beside(logsnr, eps))
     return alpha*x + sigma*eps
 
 # %% ../nbs/01_forward.ipynb #52087f31
@@ -40,7 +46,7 @@ def rise(logsnr, logsnr_next):
     if y.device.type == 'cpu' and not (y >= 0).all(): raise ValueError(f"logsnr is {logsnr.tolist()}, logsnr_next is {logsnr_next.tolist()}: the first must not be above the second")
     return y
 
-# %% ../nbs/01_forward.ipynb #f2a251aa
+# %% ../nbs/01_forward.ipynb #ac53b23d
 def transition(
     z, # Noisy images at `logsnr_next`, (B,C,H,W)
     *,
@@ -49,9 +55,9 @@ def transition(
 )->tuple: # Mean (B,C,H,W) and log-variance, shaped as `logsnr`
     "Mean and log-variance of q(z_logsnr | z_logsnr_next), one step towards noise, Eq. (2)."
     (alpha,_),(alpha_next,_) = alpha_sigma(logsnr),alpha_sigma(logsnr_next)
-    return alpha/alpha_next * z, log1mexp(rise(logsnr, logsnr_next)) + F.logsigmoid(-logsnr)
+    return alpha/alpha_next * z, log1mexp(rise(beside(logsnr, z), logsnr_next)) + F.logsigmoid(-logsnr)
 
-# %% ../nbs/01_forward.ipynb #88778426
+# %% ../nbs/01_forward.ipynb #5aa6c1d4
 def x_from_eps(
     z, # Noisy images, (B,C,H,W)
     eps, # Their noise, or a guess of it, (B,C,H,W)
@@ -59,10 +65,10 @@ def x_from_eps(
     logsnr, # Log-SNR of `z`, () or (B,1,1,1)
 )->torch.Tensor: # The clean images that belong to it, (B,C,H,W)
     "x = (z - sigma eps)/alpha, Section 2 and Algorithm 2, line 4."
-    alpha,sigma = alpha_sigma(logsnr)
+    alpha,sigma = alpha_sigma(beside(logsnr, z))
     return (z - sigma*eps)/alpha
 
-# %% ../nbs/01_forward.ipynb #6f1301d6
+# %% ../nbs/01_forward.ipynb #db8eba2e
 def eps_from_x(
     z, # Noisy images, (B,C,H,W)
     x, # Their clean images, or a guess of them, (B,C,H,W)
@@ -70,23 +76,23 @@ def eps_from_x(
     logsnr, # Log-SNR of `z`, () or (B,1,1,1)
 )->torch.Tensor: # The noise that belongs to it, (B,C,H,W)
     "eps = (z - alpha x)/sigma, the inverse of `x_from_eps`."
-    alpha,sigma = alpha_sigma(logsnr)
+    alpha,sigma = alpha_sigma(beside(logsnr, z))
     return (z - alpha*x)/sigma
 
-# %% ../nbs/01_forward.ipynb #0889bbf9
+# %% ../nbs/01_forward.ipynb #fe2f4259
 def score_from_eps(
     eps, # Noise, or a guess of it, (B,C,H,W)
     *,
     logsnr, # Its log-SNR, () or (B,1,1,1)
 )->torch.Tensor: # Score, (B,C,H,W)
     "score = -eps/sigma, Section 2."
-    return -eps/alpha_sigma(logsnr)[1]
+    return -eps/alpha_sigma(beside(logsnr, eps))[1]
 
-# %% ../nbs/01_forward.ipynb #ab3a5032
+# %% ../nbs/01_forward.ipynb #483313a5
 def eps_from_score(
     score, # Gradient of a log-density with respect to z, (B,C,H,W)
     *,
     logsnr, # Its log-SNR, () or (B,1,1,1)
 )->torch.Tensor: # The noise that belongs to it, (B,C,H,W)
     "eps = -sigma score, the inverse of `score_from_eps`."
-    return -alpha_sigma(logsnr)[1]*score
+    return -alpha_sigma(beside(logsnr, score))[1]*score

@@ -12,7 +12,8 @@ from numbers import Real
 # %% ../nbs/06_guidance.ipynb #4d38f0a2
 import torch
 
-# %% ../nbs/06_guidance.ipynb #300a9463
+# %% ../nbs/06_guidance.ipynb #0aa7508e
+from .forward import beside
 from .mixture import known
 from .schedule import alpha_sigma
 
@@ -52,7 +53,7 @@ def guided(
         return guide(eps_cond, eps_uncond, wt)
     return eps_tilde
 
-# %% ../nbs/06_guidance.ipynb #6f8b1622
+# %% ../nbs/06_guidance.ipynb #f660bfb3
 def implicit_classifier_grad(
     eps_cond, # Noise predicted with the class, (B,C,H,W)
     eps_uncond, # Noise predicted without it, (B,C,H,W)
@@ -60,4 +61,4 @@ def implicit_classifier_grad(
     logsnr, # Log-SNR of z, () or (B,1,1,1)
 )->torch.Tensor: # Gradient of log p(c|z), if the predictions are exact, (B,C,H,W)
     "Gradient of the implicit classifier p(z|c)/p(z): -(eps(z,c) - eps(z))/sigma, Section 3.2."
-    return -(eps_cond - eps_uncond)/alpha_sigma(logsnr)[1]
+    return -(eps_cond - eps_uncond)/alpha_sigma(beside(logsnr, eps_cond))[1]

@@ -9,11 +9,11 @@ __all__ = ['posterior', 'reverse_moments', 'ancestral_step', 'ddim_step', 'extra
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/02_reverse.ipynb #1250bdd8
+# %% ../nbs/02_reverse.ipynb #c079be79
 from .schedule import alpha_sigma
-from .forward import log1mexp, rise, transition
+from .forward import beside, log1mexp, rise, transition
 
-# %% ../nbs/02_reverse.ipynb #4af8f9b8
+# %% ../nbs/02_reverse.ipynb #1c17b8b4
 def posterior(
     z, # Noisy images at `logsnr`, (B,C,H,W)
     x, # Clean images, or a guess of them, (B,C,H,W)
@@ -24,7 +24,7 @@ def posterior(
     "Mean and log-variance of q(z_next | z, x), Eq. (3)."
     (alpha,_),(alpha_next,_) = alpha_sigma(logsnr),alpha_sigma(logsnr_next)
     mean = (logsnr-logsnr_next).exp() * alpha_next/alpha * z - torch.expm1(logsnr-logsnr_next) * alpha_next * x
-    return mean, log1mexp(rise(logsnr, logsnr_next)) + F.logsigmoid(-logsnr_next)
+    return mean, log1mexp(rise(beside(logsnr, z), logsnr_next)) + F.logsigmoid(-logsnr_next)
 
 # %% ../nbs/02_reverse.ipynb #d63d6a56
 def reverse_moments(
@@ -56,7 +56,7 @@ def ancestral_step(
     mean,logvar = reverse_moments(z, x, logsnr=logsnr, logsnr_next=logsnr_next, v=v)
     return mean + (logvar/2).exp()*noise
 
-# %% ../nbs/02_reverse.ipynb #02b5b870
+# %% ../nbs/02_reverse.ipynb #490176a3
 def ddim_step(
     z, # Noisy images at `logsnr`, (B,C,H,W)
     x, # The model's guess of the clean images, (B,C,H,W)
@@ -67,7 +67,7 @@ def ddim_step(
     previous=None, # Not used
 )->torch.Tensor: # Noisy images at `logsnr_next`, (B,C,H,W)
     "The same x and the same noise at the next log-SNR: DDIM, Song et al. 2020, deterministic."
-    (_,sigma),(alpha_next,sigma_next) = alpha_sigma(logsnr),alpha_sigma(logsnr_next)
+    (_,sigma),(alpha_next,sigma_next) = alpha_sigma(beside(logsnr, z)),alpha_sigma(logsnr_next)
     return sigma_next/sigma * z - torch.expm1((logsnr-logsnr_next)/2) * alpha_next * x
 
 # %% ../nbs/02_reverse.ipynb #57f4e12c

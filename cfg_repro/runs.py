@@ -58,13 +58,13 @@ def share()->tuple: # (k, m): of m processes, this is number k
     "Which process this is."
     return int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1))
 
-# %% ../nbs/17_runs.ipynb #c2739ae1
+# %% ../nbs/17_runs.ipynb #770b6e6b
 def progress(
     *args, # As for tqdm
     **kw, # As for tqdm
 )->tqdm: # To be used as tqdm is
     "A progress bar, drawn by the first process alone."
-    return tqdm(*args, **kw, **(dict(disable=True) if share()[0] else {}))
+    return tqdm(*args, delay=0.5, **kw, **(dict(disable=True) if share()[0] else {}))
 
 # %% ../nbs/17_runs.ipynb #36b3cb57
 def spread(

@@ -187,7 +187,7 @@ def judging(
         return row | (dict(judge_accuracy=own.about.get('held_out')) if own else {})
     return judge
 
-# %% ../nbs/18_samples.ipynb #bfc033ce
+# %% ../nbs/18_samples.ipynb #dd325a4a
 @call_parse
 @command
 def cfg_evaluate(
@@ -206,10 +206,11 @@ def cfg_evaluate(
     "FID (or FD by a data set's own classifier), IS, precision and recall of a sample set."
     at_least(1, splits=splits, batch_size=batch_size)
     if groups < 0 or groups == 1: raise ValueError(f"groups is {groups}: it must be 2 or more, or 0 for none")
+    path = Path(out or Path(samples)/'evaluation.json')
+    if out and not path.parent.is_dir(): raise ValueError(f"{path.parent} is no directory: {path} cannot be written")
     place,images = pick(device)[0],ImageSet(samples)
     judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place, verbose=not os.environ.get('TQDM_DISABLE'))
     row = judge(images, splits=splits, groups=groups, batch_size=batch_size)
-    path = Path(out or Path(samples)/'evaluation.json')
     write_json(path, provenance(result=row, samples=images.settings, fingerprint=images.fingerprint, splits=splits))
     name = 'FD' if classifier else 'FID'
     error = f" +- {row['fd_se']:.2f} (standard error)" if 'fd_se' in row else ''

@@ -63,7 +63,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #1f6fac97
+# %% ../nbs/19_sweeps.ipynb #91838a2c
 @call_parse
 @command
 def cfg_sweep(
@@ -90,7 +90,9 @@ def cfg_sweep(
     dry_run:store_true=False, # Say what it would cost, at the rate measured here, and stop
 ):
     "Table 1 or 2 over trained runs: sample and evaluate every cell. Stop it, and the same line resumes."
-    at_least(1, splits=splits, shard_size=shard_size, batch_size=batch_size)
+    at_least(1, splits=splits, shard_size=shard_size, batch_size=batch_size, processes=processes)
+    if reference is None and not dry_run: raise ValueError("there is no --reference: it must be a set that cfg_prepare made, digits, or statistics in an npz")
+    if reference and not Path(reference).is_file(): open_data(reference, check=False)
     (place,bf16),out = pick(device, precision),Path(out or f'runs/table{table}')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     opened = [load_run(run, place, bf16, compile) for run in runs]
@@ -98,32 +100,32 @@ def cfg_sweep(
     todo = [cell for cell in cells if held_record(_row(out, cell)) is None]
     if todo and share()[0] == 0 and (processes == 1 or share()[1] == 1): print(f'to do: {cost_report(todo, _rate(*opened[0], place, batch_size), max(processes, share()[1]))}')
     if dry_run: return
-    if reference is None: raise ValueError("there is no --reference: it must be a set that cfg_prepare made, digits, or statistics in an npz")
     about = dict(table=table, preset=opened[0][1]['preset'], v=v, n=n, reference=str(reference), classifier=classifier, transform=transform, splits=splits,
                  precision='bfloat16' if bf16 else 'float32', weights=[s['weights'] for _,s in opened])
     spread(processes, 'cfg_sweep', out)
     first = share()[0] == 0
     with locked(out) if first else nullcontext():
         if first:
-            _same(out, about)
+            _like(out, about)
             for cell in cells:
                 if cell not in todo: shutil.rmtree(_samples(out, cell), ignore_errors=True)     # a crash may have come between the row and this
         judge = judging(reference, classifier=classifier, fit_steps=fit_steps, weights=weights, transform=transform, device=place) if first and (todo or held_record(_floor(out)) is None) else None
+        if first: write_record(_about(out), about)
         for cell in progress(todo, unit=' cells'): _measure(cell, opened[cell['run']], out, judge, splits, batch_size, shard_size, place, bf16, keep)
         if judge: write_record(_floor(out), _own(judge, reference, n, splits=splits, batch_size=batch_size))
         if first: print(_report([read_record(_row(out, c)) for c in cells], table, out, about, 'FD' if classifier else 'FID'))
 
-# %% ../nbs/19_sweeps.ipynb #8a8b6852
+# %% ../nbs/19_sweeps.ipynb #6d73057b
 def _row(out, cell): return out/'parts'/'cells'/f'{_cell_name(cell)}.json'
+def _about(out): return out/'parts'/'sweep.json'
 def _floor(out): return out/'parts'/'floor.json'
 def _samples(out, cell, keep=False): return (out if keep else out/'parts')/'samples'/_cell_name(cell)
 
-def _same(out, about):
+def _like(out, about):
     "Refuse a directory that holds a sweep of another kind."
-    known = out/'parts'/'sweep.json'
-    if known.exists() and (old := read_record(known)) != about:
+    if _about(out).exists() and (old := read_record(_about(out))) != about:
         raise ValueError(f"{out} holds a sweep with another {', '.join(k for k in about if old.get(k) != about[k])}: choose another --out")
-    known.parent.mkdir(parents=True, exist_ok=True); write_record(known, about)
+    (out/'parts').mkdir(exist_ok=True)
 
 def _measure(cell, opened, out, judge, splits, batch_size, shard_size, place, bf16, keep):
     "Sample and judge one cell; its row is left in cells."

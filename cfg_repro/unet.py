@@ -39,13 +39,14 @@ def zero(layer):
     for p in layer.parameters(): nn.init.zeros_(p)
     return layer
 
-# %% ../nbs/10_unet.ipynb #fe5553ab
-def check_sizes(*, size, channels, mult, blocks, **named):
+# %% ../nbs/10_unet.ipynb #705f14c5
+def check_sizes(*, size, channels, mult, blocks, dropout, **named):
     "Refuse what is no size of a network."
     for name,values in dict(size=size, channels=channels, mult=mult, blocks=blocks, **named).items():
         each = values if isinstance(values, (tuple,list)) else [values]
         if not each or not all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 1 for v in each): raise ValueError(f"{name} is {values!r}: it must be made of whole numbers, 1 or more")
     if channels % 2 or blocks > 64: raise ValueError(f"channels is {channels}, blocks is {blocks}: the first must be even, the second at most 64")
+    if not 0 <= dropout < 1: raise ValueError(f"dropout is {dropout}: it must be in [0,1)")
     if size % 2**(len(mult)-1): raise ValueError(f"size is {size}: it must be a multiple of {2**(len(mult)-1)}")
 
 def fits(net, z, logsnr):
@@ -150,7 +151,7 @@ def run(layers, h, films, again=False):
         return h
     return checkpoint(through, h, use_reentrant=False) if again and torch.is_grad_enabled() else through(h)
 
-# %% ../nbs/10_unet.ipynb #46d531e0
+# %% ../nbs/10_unet.ipynb #07d60e98
 class UNet(nn.Module):
     "ADM's U-Net as `model(z, logsnr, c)` -> eps, for labels c in [0, n_classes]; n_classes is the null class."
     def __init__(self,
@@ -172,7 +173,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.checkpoint = checkpoint
-        check_sizes(size=size, n_classes=n_classes, in_channels=in_channels, channels=channels, mult=mult, blocks=blocks, head_channels=head_channels, groups=groups)
+        check_sizes(size=size, n_classes=n_classes, in_channels=in_channels, channels=channels, mult=mult, blocks=blocks, dropout=dropout, head_channels=head_channels, groups=groups)
         self.size,self.n_classes,self.channels,emb = size,n_classes,channels,4*channels
         self.in_channels = in_channels
         def res(ch_in, ch_out, resample=None): return ResBlock(ch_in, ch_out, dropout, resample, groups)
@@ -244,7 +245,7 @@ class AttentionPool(nn.Module):
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position
         return self.out(attend(self.qkv(tokens), self.heads)[:,0])                      # (B,n_out)
 
-# %% ../nbs/10_unet.ipynb #37ccd4cf
+# %% ../nbs/10_unet.ipynb #67b49500
 class NoisyClassifier(nn.Module):
     "ADM's classifier of noisy images: the way down of the U-Net, then attention pooling. `classifier(z, logsnr)` -> logits."
     def __init__(self,
@@ -262,7 +263,7 @@ class NoisyClassifier(nn.Module):
         groups:int=32, # Groups of the norms, at most
     ):
         super().__init__()
-        check_sizes(size=size, n_classes=n_classes, in_channels=in_channels, channels=channels, mult=mult, blocks=blocks, head_channels=head_channels, groups=groups)
+        check_sizes(size=size, n_classes=n_classes, in_channels=in_channels, channels=channels, mult=mult, blocks=blocks, dropout=dropout, head_channels=head_channels, groups=groups)
         self.size,self.n_classes,self.channels,emb = size,n_classes,channels,4*channels
         self.in_channels = in_channels
         def res(ch_in, ch_out, resample=None): return ResBlock(ch_in, ch_out, dropout, resample, groups)

@@ -11,7 +11,7 @@ os.environ['MPLBACKEND'] = 'agg'
 import fastcore.all, fastcore.test, hypothesis, matplotlib.pyplot, numpy, pytest, torch   # once, for all the children; not cfg_repro
 import project
 
-TESTS = [f'tests/{name}.py' for name in ('test_properties', 'test_bad_input') if (project.root/f'tests/{name}.py').exists()]
+TESTS = [f'tests/{name}.py' for name in ('test_bad_input', 'test_properties') if (project.root/f'tests/{name}.py').exists()]
 SECONDS = 120                                                                             # for one mutant; more is caught as well
 
 # (page, line before, line after): why it is no mistake
@@ -138,7 +138,7 @@ def survives(name, cells):
             if not re.search(r'nbdev_export|^#\|\s*(code-fold|eval: false|slow|default_exp)', source, re.M): exec(compile(source, name, 'exec'), page)
         matplotlib.pyplot.close('all')
         os.chdir(project.root)
-        os._exit(int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', *TESTS])))
+        os._exit(int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '-m', 'not slow', *TESTS])))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
