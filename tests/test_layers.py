@@ -1,6 +1,6 @@
 "The number of a notebook is its floor: a module imports from lower floors only, and importing it costs little."
 import ast, json, re, subprocess, sys
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import packages_distributions
 import pytest
 import project
 
@@ -43,14 +43,23 @@ def test_imports_come_from_below(module):
 
 @each_module
 def test_imports_are_declared(module):
-    "What a module imports is in settings.ini, or is itself required by something that is (numpy by torchvision)."
+    "What a module imports is in settings.ini."
     strip = lambda requirement: re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
     declared = {strip(r) for r in project.settings['requirements'].split()}
-    declared |= {strip(r) for d in declared for r in requires(d) or [] if 'extra ==' not in r}
     tops = {full.split('.')[0] for full in imports(module)[0]} - set(sys.stdlib_module_names) - {name}
     owners = {'sklearn': ['scikit-learn'], 'PIL': ['pillow']} | packages_distributions()  # Python 3.10 does not find these two by itself
     foreign = {top for top in tops if not {d.lower().replace('_', '-') for d in owners.get(top, [top])} & declared}
     assert not foreign
+
+
+def test_requirements_are_bounded_and_justified():
+    "From a version on and below another one, each with its reason in CONTRIBUTING.md."
+    reasons = (project.root/'CONTRIBUTING.md').read_text()
+    for kind in ('requirements', 'dev_requirements'):
+        for requirement in project.settings[kind].split():
+            found = re.match(r'([\w.-]+)(.*)', requirement)
+            assert '<' in found[2] or found[2].startswith('=='), requirement
+            assert re.search(rf'(\| |`){found[1]}( \||`|==|<)', reasons), f'{found[1]} has no reason'
 
 
 def loaded(statement):
