@@ -188,7 +188,7 @@ def _grid(net, p, device, columns=8):
     rows = [next(generate(guided(net, w, null=net.n_classes), range(columns), shape, labels, T=p['T'], step=partial(ancestral_step, v=p['v']), device=device))['images'] for w in (0.,1.,3.)]
     return make_grid(torch.cat(rows), nrow=columns, padding=1)
 
-# %% ../nbs/17_runs.ipynb #1ed46297
+# %% ../nbs/17_runs.ipynb #e53bb9b4
 @contextmanager
 def _board(run, first):
     "TensorBoard's writer, for the first process; what it has of later steps, from before a crash, it forgets."
@@ -227,7 +227,7 @@ def _watch(steps, state, run, p, device, grid_every):
             if board is None: continue
             if line:
                 rate = (state.step-first-1)*p['batch_size']/(time.time()-began)
-                bar.set_postfix_str(f"loss {line['loss'] or math.nan:.4f}, {_speed(rate)} images/s")
+                bar.set_postfix_str(f"loss {line['loss'] or math.nan:.4f}, {_speed(rate)} images/s", refresh=False)
                 _show(board, line, rate, state.step)
             if grid_every and state.step % grid_every == 0: _picture(board, run, _grid(state.ema.module.eval(), p, device), state.step)
     if device.type == 'cuda': torch.cuda.synchronize(device)
