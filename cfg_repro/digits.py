@@ -7,7 +7,7 @@ __all__ = ['NET', 'SETTINGS', 'QUICK', 'LETTER', 'networks', 'cells', 'cost', 't
            'load_classifier', 'sampler', 'measure', 'run', 'claims', 'plot_curves', 'plot_w', 'plot_guidance',
            'plot_grids', 'report', 'cfg_digits']
 
-# %% ../nbs/20_digits.ipynb #a2033953
+# %% ../nbs/20_digits.ipynb #fabe67c3
 import json
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 # %% ../nbs/20_digits.ipynb #b3eb770f
@@ -32,11 +32,11 @@ from matplotlib.ticker import LogLocator
 from torch import nn
 from tqdm import tqdm
 
-# %% ../nbs/20_digits.ipynb #f053d592
+# %% ../nbs/20_digits.ipynb #0610cc0a
 from .classifier_guidance import classifier_guided
 from .data import digits, held_record, locked, read_record, to_uint8, write_record
-from .evaluate import (Classifier, evaluate, fd_floor, fit_classifier, read_classifier, register_classifier,
-                                save_classifier)
+from .evaluate import (Classifier, evaluate, fd_floor, fit_classifier, make_extractor, read_classifier, register_classifier,
+                                save_classifier, statistics)
 from .experiments import (P_UNCOND, PRESETS, TABLE_1, TABLE_2, W, average, command, fd_at, paper_rows, provenance, table,
                                    write_csv, write_json)
 from .generate import balanced_labels, generate
@@ -147,7 +147,14 @@ def sampler(
     return partial(generate, model, shape=(1,8,8), labels=partial(balanced_labels, n_classes=10), seed=job['seed'], device=device,
                    T=job['T'], step=partial(ancestral_step, v=s['v']))
 
-# %% ../nbs/20_digits.ipynb #2087180b
+# %% ../nbs/20_digits.ipynb #4855d7d0
+@lru_cache(maxsize=1)
+def _judge(out, steps):
+    "The classifier, and what it says of the real digits: looked at once in each process."
+    classifier = load_classifier(out, dict(classifier_steps=steps))
+    return classifier,statistics(to_uint8(digits().tensors[0]), make_extractor(classifier))
+
+# %% ../nbs/20_digits.ipynb #d0f25eac
 def measure(
     job:dict, # From `cells`
     out, # Directory of the experiment
@@ -158,7 +165,8 @@ def measure(
     path = Path(out)/'parts'/'cells'/f'{_name(job)}.json'
     if held_record(path): return
     images = torch.cat([batch['images'] for batch in sampler(job, out, s, device)(range(s['n']))])
-    found = evaluate(images, to_uint8(digits().tensors[0]), load_classifier(out, s), splits=1)
+    classifier,real = _judge(Path(out).resolve(), s['classifier_steps'])
+    found = evaluate(images, real, classifier, splits=1)
     row = job | dict(v=s['v'], n=s['n']) | {k: found[k] for k in ('fd','is_mean','is_std','precision','recall')}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_record(path, row)

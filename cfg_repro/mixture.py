@@ -21,7 +21,7 @@ def known(c, null):
     if c.device.type == 'cpu' and not ((c >= 0) & (c <= null)).all(): raise ValueError(f"labels run from {c.min()} to {c.max()}: they must be in [0,{null}]")
     return c
 
-# %% ../nbs/03_mixture.ipynb #32b96792
+# %% ../nbs/03_mixture.ipynb #779cb18b
 class Mixture:
     "A Gaussian mixture in D dimensions, one component a class, as an exact `model(z, logsnr, c)`; in float64."
     def __init__(self,
@@ -32,8 +32,8 @@ class Mixture:
         self.means,self.stds = (torch.as_tensor(t, dtype=torch.float64) for t in (means, stds))
         if self.means.dim() != 2 or not self.means.isfinite().all(): raise ValueError(f"means are {means}: they must be finite numbers, (K,D)")
         self.null,self.dim = self.means.shape
-        weights = torch.ones(self.null) if weights is None else torch.as_tensor(weights)
-        self.weights = weights.double()/weights.double().sum()
+        weights = torch.ones(self.null, dtype=torch.float64) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+        self.weights = weights/weights.sum()
         if self.stds.shape != (self.null,) or not ((self.stds > 0) & self.stds.isfinite()).all(): raise ValueError(f"stds are {stds}: they must be {self.null} positive numbers")
         if self.weights.shape != (self.null,) or not (self.weights > 0).all(): raise ValueError(f"weights are {weights.tolist()}: they must be {self.null} positive numbers")
 

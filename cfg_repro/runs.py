@@ -29,7 +29,7 @@ from fastcore.script import Param, call_parse, store_true
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-# %% ../nbs/17_runs.ipynb #55e44adf
+# %% ../nbs/17_runs.ipynb #647b6708
 from .data import ImageSet, digits, locked, write_file
 from .experiments import command, preset, provenance, write_json
 from .generate import balanced_labels, generate
@@ -37,7 +37,7 @@ from .guidance import guided
 from .prepare import prepare, unreadable
 from .reverse import ancestral_step
 from .training import check_seed, naming_last, new_state, prepared, seeded, train_run
-from .unet import UNet
+from .unet import UNet, placed
 
 # %% ../nbs/17_runs.ipynb #31c0e61e
 def pick(
@@ -234,14 +234,14 @@ def _watch(steps, state, run, p, device, grid_every):
     done,seconds = (state.step-first-1,time.time()-began) if state.step > first+1 else (1,began-start)
     return first, done*p['batch_size']/seconds
 
-# %% ../nbs/17_runs.ipynb #f3d5ea28
+# %% ../nbs/17_runs.ipynb #ab00f8ef
 def _network(p, seed, device, checkpoint):
     "A fresh run on the device."
     with seeded(seed): net = UNet(**p['net'])
     net.checkpoint = checkpoint
-    return new_state(net.to(device, memory_format=torch.channels_last if device.type == 'cuda' else torch.preserve_format))
+    return new_state(placed(net, device))
 
-# %% ../nbs/17_runs.ipynb #ba8503c9
+# %% ../nbs/17_runs.ipynb #f0d1d066
 @call_parse
 @command
 def cfg_train(
@@ -260,7 +260,7 @@ def cfg_train(
     compile:store_true=False, # Compile the network
     checkpoint:store_true=False, # Compute features again instead of keeping them: less memory, a third more time
     processes:int=1, # Processes that share each batch, one a GPU
-    workers:int=0, # Processes that read the data ahead
+    workers:int=None, # Processes that read the data ahead; 4 for a GPU and none for a CPU unless given
     log_every:int=10, # Steps between lines of log.jsonl
     save_every:int=1000, # Steps between checkpoints
     grid_every:int=0, # Steps between grids of samples; 0 for none
@@ -269,8 +269,9 @@ def cfg_train(
     "Train a network by Algorithm 1. Stop it, and the same line resumes."
     p = preset(experiment, steps=steps, p_uncond=p_uncond, batch_size=batch_size, micro_batch=micro_batch, lr=lr, **_fields(set))
     if data is None and experiment != 'digits': raise ValueError(f"{experiment} needs --data, a directory that cfg_prepare made")
-    check_seed(seed); at_least(0, workers=workers, grid_every=grid_every); at_least(1, log_every=log_every, save_every=save_every, max_skipped=max_skipped)
+    check_seed(seed); at_least(0, workers=workers or 0, grid_every=grid_every); at_least(1, log_every=log_every, save_every=save_every, max_skipped=max_skipped)
     (place,bf16),(images,about),run = pick(device, precision),open_data(data or 'digits', check=share()[0] == 0),Path(out or f'runs/{experiment}')
+    if workers is None: workers = 4 if place.type == 'cuda' else 0
     p = fitting(p, about); teachable(images, about)
     spread(processes, 'cfg_train', run)
     accelerator,state = _accelerator(place),_network(p, seed, place, checkpoint)

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-# %% ../nbs/18_samples.ipynb #811ac24d
+# %% ../nbs/18_samples.ipynb #7d81cfcd
 from .data import ImageSet, read_record, to_uint8, write_set
 from .evaluate import (Classifier, Statistics, evaluate, fit_classifier, load_statistics, make_extractor, read_classifier,
                                 save_classifier, save_statistics, statistics)
@@ -34,7 +34,7 @@ from .guidance import guided
 from .reverse import ancestral_step, ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
 from .runs import at_least, open_data, pick, progress, share, spread, teachable
 from .training import RULES, check_seed, last_checkpoint, obey, prepared, read_checkpoint
-from .unet import UNet, load_weights
+from .unet import UNet, load_weights, placed
 
 # %% ../nbs/18_samples.ipynb #6036f52c
 def _trained(path):
@@ -47,7 +47,7 @@ def _trained(path):
         return net, dict(preset=str(s['preset']), transform=str(s['data']['transform'])) | s | dict(step=about['step'], weights=read_record(path/'manifest.json')['ema.safetensors'])
     except (KeyError, TypeError, ValueError, RuntimeError) as e: raise ValueError(f"{path} holds no network that can be sampled ({' '.join(str(e).split())[:200]}): cfg_train makes those that can") from None
 
-# %% ../nbs/18_samples.ipynb #cc8bba35
+# %% ../nbs/18_samples.ipynb #1be7c6ad
 def load_run(
     run, # Directory of a run
     device='cpu', # Where to put the network
@@ -57,8 +57,7 @@ def load_run(
     "The network of a run, ready to sample."
     if not (path := last_checkpoint(run)): raise ValueError(f"{run} holds no checkpoint: cfg_train makes one")
     net,settings = _trained(path)
-    net = net.to(device, memory_format=torch.channels_last if torch.device(device).type == 'cuda' else torch.preserve_format).eval()
-    return prepared(net, bf16=bf16, compile=compile), settings
+    return prepared(placed(net, device).eval(), bf16=bf16, compile=compile), settings
 
 # %% ../nbs/18_samples.ipynb #90015d70
 STEPS = dict(ancestral=ancestral_step, ddim=ddim_step, dpmpp_2m=dpmpp_2m_step, sde_dpmpp_2m=sde_dpmpp_2m_step)

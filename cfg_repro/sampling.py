@@ -11,12 +11,12 @@ from collections.abc import Iterator
 # %% ../nbs/07_sampling.ipynb #4d38f0a2
 import torch
 
-# %% ../nbs/07_sampling.ipynb #f9abcd57
+# %% ../nbs/07_sampling.ipynb #b68f5989
 from .schedule import logsnr_grid
-from .forward import eps_from_x, x_from_eps
+from .forward import x_from_eps
 from .reverse import ancestral_step
 
-# %% ../nbs/07_sampling.ipynb #2233a5b5
+# %% ../nbs/07_sampling.ipynb #17963d14
 def denoise(
     model, # model(z, logsnr, c) -> eps, guided or not
     z, # Noisy images, (B,C,H,W)
@@ -24,13 +24,11 @@ def denoise(
     *,
     logsnr, # Log-SNR of `z`, ()
     clip=None, # Bound on the entries of x: 1. for images in [-1,1], None for data without bounds
-)->tuple: # x_tilde and eps_tilde, both (B,C,H,W)
-    "What the model takes the image and the noise for: Algorithm 2, lines 3-4, and the clipping rule."
+)->torch.Tensor: # x_tilde, (B,C,H,W)
+    "What the model takes the image for: Algorithm 2, lines 3-4, and the clipping rule."
     eps_tilde = model(z, logsnr.to(z).expand(len(z)), c).to(z)
     x_tilde = x_from_eps(z, eps_tilde, logsnr=logsnr)
-    if clip is None: return x_tilde, eps_tilde
-    x_tilde = x_tilde.clamp(-clip, clip)
-    return x_tilde, eps_from_x(z, x_tilde, logsnr=logsnr)
+    return x_tilde if clip is None else x_tilde.clamp(-clip, clip)
 
 # %% ../nbs/07_sampling.ipynb #cfd8fcf9
 def _checked(z, c, T, logsnrs, clip):
@@ -43,7 +41,7 @@ def _checked(z, c, T, logsnrs, clip):
         raise ValueError(f"z is {z.dtype}: it must be float32 or float64 (the model itself may run in less)")
     return logsnrs
 
-# %% ../nbs/07_sampling.ipynb #2b23d6cc
+# %% ../nbs/07_sampling.ipynb #47cbfb44
 @torch.no_grad()
 def trajectory(
     model, # model(z, logsnr, c) -> eps, guided or not
@@ -61,7 +59,7 @@ def trajectory(
     if noise is None: noise = lambda t: torch.randn_like(z)
     previous = None
     for t,logsnr in enumerate(logsnrs, 1):
-        x_tilde,_ = denoise(model, z, c, logsnr=logsnr, clip=clip)
+        x_tilde = denoise(model, z, c, logsnr=logsnr, clip=clip)
         yield z, x_tilde
         if t == len(logsnrs): return
         z = step(z, x_tilde, logsnr=logsnr, logsnr_next=logsnrs[t], noise=noise(t), previous=previous)

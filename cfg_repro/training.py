@@ -81,7 +81,7 @@ class Draws:
         for step in range(self.start, self.stop):
             yield torch.randint(self.n, (self.batch_size,), generator=step_generator(self.seed, step))[self.part[0]::self.part[1]]
 
-# %% ../nbs/11_training.ipynb #8722dd61
+# %% ../nbs/11_training.ipynb #bd4c3ae7
 @dataclass
 class TrainState:
     "A training run: the network, the moving average of its weights, the optimizer, the number of steps taken."
@@ -91,6 +91,7 @@ class TrainState:
     step:int=0 # Steps taken
     skipped:float=0 # Of these, steps that changed no weight, because the gradient was not finite
     in_a_row:float=0 # The last of these, up to now, if the last step was one
+    def __post_init__(self): self.averaged = [*self.ema.module.parameters()]   # listed once: to look for them takes as long as to average them
 
 # %% ../nbs/11_training.ipynb #207f9860
 def new_state(
@@ -128,7 +129,7 @@ def obey(rules, settings):
     for key,(words,holds) in rules.items():
         if not holds(settings[key]): raise ValueError(f"{key} is {settings[key]!r}: it must be {words}")
 
-# %% ../nbs/11_training.ipynb #5d7a1e17
+# %% ../nbs/11_training.ipynb #174b0a40
 def _processes():
     "How many processes share the run, and which this one is."
     return (dist.get_rank(),dist.get_world_size()) if dist.is_initialized() else (0,1)
@@ -145,14 +146,16 @@ def _gradient(model, loss, batch, micro_batch, scale):
 
 def _update(state, lr, ema_decay, grad_clip):
     "AdamW's step and the average's, from gradients that are ready; where they are not finite, no weight and no moment changes. The norm of the gradient, ()."
-    grads = [p.grad for p in state.net.parameters()]
-    norm = get_total_norm(grads)
-    if grad_clip: clip_grads_with_norm_(state.net.parameters(), grad_clip, norm)
-    for group in state.opt.param_groups: group['lr'] = lr
+    (group,) = state.opt.param_groups; weights = group['params']
+    norm = get_total_norm([p.grad for p in weights])
+    if grad_clip: clip_grads_with_norm_(weights, grad_clip, norm)
+    group['lr'] = lr
     state.opt.grad_scale,state.opt.found_inf = None,(~norm.isfinite()).float()
     state.opt.step(); state.opt.zero_grad()
-    state.ema.multi_avg_fn = get_ema_multi_avg_fn(ema_decay_at(state.step, ema_decay))
-    state.ema.update_parameters(state.net)
+    with torch.no_grad():                # what `AveragedModel` does, without asking the device how many it has averaged
+        if state.step == 0: torch._foreach_copy_(state.averaged, weights)
+        else: get_ema_multi_avg_fn(ema_decay_at(state.step, ema_decay))(state.averaged, weights, None)
+    state.ema.n_averaged += 1
     state.step += 1; state.skipped,state.in_a_row = state.skipped + state.opt.found_inf,(state.in_a_row+1)*state.opt.found_inf
     return norm
 

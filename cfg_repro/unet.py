@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGENET64', 'IMAGENET128', 'CLASSIFIER64', 'CLASSIFIER128', 'time_embedding', 'ResBlock', 'Attention', 'UNet',
-           'AttentionPool', 'NoisyClassifier', 'load_weights', 'load_adm']
+           'placed', 'AttentionPool', 'NoisyClassifier', 'load_weights', 'load_adm']
 
 # %% ../nbs/10_unet.ipynb #4e2def32
 import math
@@ -31,7 +31,8 @@ def time_embedding(
     angle = t.float()[:,None] * freqs
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
-# %% ../nbs/10_unet.ipynb #58bbd546
+# %% ../nbs/10_unet.ipynb #1adfbccf
+def silu(h): return F.silu(h, inplace=not torch.is_grad_enabled())
 def norm(ch, groups): return nn.GroupNorm(math.gcd(groups, ch), ch)
 def conv(ch_in, ch_out, kernel=3): return nn.Conv2d(ch_in, ch_out, kernel, padding=kernel//2)
 def zero(layer):
@@ -54,7 +55,7 @@ def fits(net, z, logsnr):
     wanted = (net.in_channels,net.size,net.size)
     if z.shape[1:] != wanted or logsnr.shape != z.shape[:1]: raise ValueError(f"z is {tuple(z.shape)} and logsnr {tuple(logsnr.shape)}: they must be (B,{','.join(map(str, wanted))}) and (B,)")
 
-# %% ../nbs/10_unet.ipynb #d666cda1
+# %% ../nbs/10_unet.ipynb #0f5af10b
 class ResBlock(nn.Module):
     "ADM's residual block: norm, SiLU, conv, twice; the embedding scales and shifts the second norm."
     def __init__(self,
@@ -77,9 +78,9 @@ class ResBlock(nn.Module):
     )->torch.Tensor: # (B,C,H,W), resampled
         "Both branches, added."
         scale,shift = film[...,None,None].chunk(2, dim=1)               # (B,C,1,1) each
-        h = self.conv1(self.resample(F.silu(self.norm1(x))))            # (B,C,H,W)
-        h = self.norm2(h)*(1+scale) + shift
-        return self.skip(self.resample(x)) + self.conv2(self.drop(F.silu(h)))
+        h = self.conv1(self.resample(silu(self.norm1(x))))              # (B,C,H,W)
+        h = torch.addcmul(shift, self.norm2(h), 1+scale)
+        return self.conv2(self.drop(silu(h))).add_(self.skip(self.resample(x)))
 
 # %% ../nbs/10_unet.ipynb #6da11b94
 def attend(qkv, heads):
@@ -223,6 +224,15 @@ def forward(self:UNet,
 # %% ../nbs/10_unet.ipynb #0d47bfc9
 IMAGENET64  = dict(size=64,  n_classes=1000, channels=192, mult=(1,2,3,4),   blocks=3, attention=(32,16,8), head_channels=64, dropout=0.1)
 IMAGENET128 = dict(size=128, n_classes=1000, channels=256, mult=(1,1,2,3,4), blocks=2, attention=(32,16,8), heads=4)
+
+# %% ../nbs/10_unet.ipynb #c6e3ef92
+def placed(
+    net:nn.Module, # A `UNet` or `NoisyClassifier`
+    device, # Where it will run
+)->nn.Module: # The same network there
+    "A network on a device, in the memory order that is fastest there."
+    last = torch.device(device).type != 'cpu' or net.channels >= 32
+    return net.to(device, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 # %% ../nbs/10_unet.ipynb #eef5eeda
 class AttentionPool(nn.Module):

