@@ -35,6 +35,17 @@ EQUIVALENT = {
     ('04_objective', 'device = generator.device if ...', "device = generator.device if generator is None else 'cpu'"): GPU,
     ('04_objective', 'u0 = torch.rand((), ...', 'u0 = torch.rand((), dtype=torch.float64, generator=generator)'): GPU,
     ('04_objective', 'return (u0 + ...', 'return (u0 + torch.arange(n, dtype=torch.float64) / n) % 1'): GPU,
+    ('05_classifier_guidance', 'with torch.inference_mode(False), torch.enable_grad():', 'with torch.inference_mode(False):'): 'it switches gradients on as well, which its documentation does not promise',
+    ('05_classifier_guidance', 'z, c, logsnr = (t.detach().clone() ...', 'z, c, logsnr = (t.clone() ...'): 'the gradient is taken at z itself, wherever z came from',
+    ('05_classifier_guidance', '...log_softmax(-1)', '...log_softmax(1)'): 'logits are (B,n_classes)',
+    ('05_classifier_guidance', 'if not math.isfinite(w):', 'if not math.isfinite(1 + w):'): 'w is finite where 1+w is',
+    ('05_classifier_guidance', 'grad_logp = ...logsnr.to(z)...', 'grad_logp = ...logsnr.to(x)...'): IMAGES,
+    ('05_classifier_guidance', 'grad_logp = ...expand(len(z)))', 'grad_logp = ...expand(len(x)))'): IMAGES,
+    ('06_guidance', 'if (torch.is_tensor(w) or ...', '...torch.as_tensor(1 + w).isfinite().all():'): 'w is finite where 1+w is',
+    ('06_guidance', 'return w if torch.is_tensor(w) else ...', 'return w if torch.is_tensor(1 + w) else ...'): 'w is a tensor where 1+w is',
+    ('06_guidance', 'if wt.dim():', 'if (1 + wt).dim():'): 'the sum has the same shape',
+    ('06_guidance', 'return -(eps_cond - eps_uncond) / ...', '...beside(logsnr, eps_uncond))[1]'): IMAGES,
+    ('07_sampling', 'if z.dtype not in (torch.float32, torch.float64):', 'if z.dtype not in (torch.float64, torch.float32):'): 'the same two',
 }
 
 

@@ -415,6 +415,17 @@ def test_oracle_is_its_score(oracle, w):
     close(sigma*grad, sigma*implicit_classifier_grad(mixture(z, logsnr, c), mixture(z, logsnr, null), logsnr=logsnr[:,None]), size)
 
 
+@pytest.mark.parametrize('w', [2., [.5, 1., 2., 3.]])
+def test_strength_as_a_tensor(w):
+    "One for all images or one for each: the answer keeps the precision of the images, and gradients reach the strength."
+    z, c, w = randn(4, 2, seed=0, dtype=torch.float32), torch.tensor([0, 1, 2, 0]), torch.tensor(w, dtype=torch.float64, requires_grad=True)
+    model = lambda z, logsnr, c: z*(c+1)[:,None]
+    found = guided(model, (lambda logsnr: w) if w.dim() else w, null=3)(z, torch.zeros(4), c)
+    slope = (model(z, None, c) - model(z, None, c*0+3)).sum(1).double()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), w)[0], slope if w.dim() else slope.sum(), rtol=1e-6, atol=1e-6)
+
+
 @given(oracles(), rising(), strengths, exponents)
 def test_classifier_guided_step(oracle, pair, s, v):
     "The ancestral step, moved by s times its variance times the gradient at z."
@@ -422,9 +433,13 @@ def test_classifier_guided_step(oracle, pair, s, v):
     l, m = tensors(*pair)
     at, x, noise = dict(logsnr=l, logsnr_next=m), z.flip(0), z.roll(1, 0)
     grad = classifier_grad(mixture.classifier, z, c, logsnr=l.expand(6))
+    def classifier(z, logsnr):                                            # as strict as a network: a log-SNR for each, in the images' precision
+        assert logsnr.shape == z.shape[:1] and logsnr.dtype == z.dtype
+        return mixture.classifier(z, logsnr)
+    assert classifier_guided_step(classifier, c, s=s)(z.float(), x.float(), noise=noise.float(), **at).isfinite().all()
     for given_v, known in ((dict(), .3), (dict(v=v), v)):
         mean, logvar = reverse_moments(z, x, v=known, **at)
-        found = classifier_guided_step(mixture.classifier, c, s=s, **given_v)(z, x, noise=noise, **at)
+        found = classifier_guided_step(classifier, c, s=s, **given_v)(z, x, noise=noise, **at)
         plain = ancestral_step(z, x, noise=noise, v=known, **at)
         close(found, plain + s*logvar.exp()*grad, plain.abs() + mean.abs() + (s*logvar.exp()*grad).abs() + (logvar/2).exp()*noise.abs())
         close(shift_mean(mean, logvar, grad, s=s) - shift_mean(mean, logvar, grad, s=0), s*logvar.exp()*grad, mean.abs() + (s*logvar.exp()*grad).abs())
@@ -483,6 +498,21 @@ def test_samples_are_finite(step, T, w, seed, clip, dtype):
     assert torch.equal(sample(model, start, c, noise=noise, **how), way[-1][1])
 
 
+def test_defaults_of_the_sampler():
+    "256 steps, images in [-1,1], fresh noise from torch's own generator, no gradient; and the model is told the log-SNR of each image in its precision."
+    z, c, scale, calls = randn(64, 2, seed=0, dtype=torch.float32), torch.zeros(64, dtype=int), torch.tensor([.5, .9], requires_grad=True), []
+    def model(z, logsnr, c):
+        calls.append(logsnr); assert logsnr.shape == (64,) and logsnr.dtype == z.dtype
+        return scale*z
+    def seeded(f, **how): torch.manual_seed(1); return f(model, z, c, **how)
+    whole, fresh = dict(T=256, clip=1., step=ancestral_step), dict(noise=lambda t: torch.randn_like(z))
+    found = seeded(sample)
+    assert len(calls) == 256 and not found.requires_grad and found.abs().max() == 1 and (found.abs() < 1).any()
+    assert torch.equal(found, seeded(sample, **whole, **fresh)) and not torch.equal(found, sample(model, z, c))
+    way = lambda *args, **how: list(trajectory(*args, **how))
+    for (a, b), (a_2, b_2) in zip(seeded(way), seeded(way, **whole, **fresh), strict=True): assert torch.equal(a, a_2) and torch.equal(b, b_2)
+
+
 @given(st.integers(2, 24), st.lists(values, min_size=2, max_size=2), seeds)
 def test_a_model_that_knows_the_image(T, image, seed):
     "Its image stays the same, so both deterministic steps are one; its noise stays the same along them; and every step ends at the image."
@@ -507,6 +537,14 @@ def test_truncated_normal(seed, psi):
     found, u = truncated_normal((50,), psi, generator=generator()), torch.rand(50, dtype=torch.float64, generator=generator())
     assert found.abs().max() <= psi and found.dtype == torch.float64
     close((found/math.sqrt(2)).erf()/math.erf(psi/math.sqrt(2)), 2*u-1, 1)
+
+
+@pytest.mark.parametrize('psi', [1e-3, .01, .5, 3.])
+def test_truncated_normal_at_its_ends(psi):
+    "Not beyond the threshold even where the uniform number is the smallest or the largest there is."
+    ends = torch.tensor([0., 1-2**-53], dtype=torch.float64)
+    with patch('torch.rand', lambda *_, **__: ends): found = truncated_normal((2,), psi)
+    assert found.abs().max() <= psi; torch.testing.assert_close(found, psi*torch.tensor([-1., 1.]).double(), rtol=1e-6, atol=0.)
 
 
 @given(values, values, st.floats(0, 2), values)

@@ -1,0 +1,68 @@
+"The benchmarks outside the package: they run, refuse bad input in one sentence, and need no peer to be looked at."
+import ast, importlib.util, json, subprocess, sys
+import pytest
+import project
+
+folder = project.root/'benchmarks'
+local = {path.stem for path in folder.iterdir()}
+
+
+def run(*words):
+    return subprocess.run([sys.executable, str(folder/'run.py'), *map(str, words)], cwd=project.root, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize('path', sorted(folder.rglob('*.py')), ids=lambda path: path.stem)
+def test_nothing_is_imported_that_may_be_missing(path):
+    "At its top a file imports the standard library, torch and its neighbours only; a peer's packages are imported inside functions."
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    named = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names] + [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert all(importlib.util.find_spec(name.split('.')[0]) for name in named if name.split('.')[0] not in local)
+    assert {name.split('.')[0] for name in named} <= sys.stdlib_module_names | {'torch'} | local
+
+
+@pytest.mark.parametrize('words, sentence', {
+    'measurement': (['fast'], "'fast' is no measurement"),
+    'peer': (['--peer', 'stable=.'], 'there is an adapter for'),
+    'path': (['--peer', 'edm=nowhere'], 'is no folder'),
+    'party': (['--only', 'ours,edm'], "'edm' is no party"),
+    'how': (['--only', 'ours+fast'], 'may be followed by'),
+    'rounds': (['--rounds', '0'], 'is no whole number'),
+    'batch': (['--batch', '16,x'], 'it must be whole numbers'),
+    'device': (['--device', 'tpu'], 'invalid choice'),
+    'seconds': (['--seconds', '0'], 'it must be above 0'),
+}.values())
+def test_bad_input(words, sentence):
+    done = run(*words)
+    assert done.returncode == 2 and sentence in done.stderr and done.stderr.count('\n') == 1 and not done.stdout
+
+
+@pytest.mark.slow
+def test_all_measurements(tmp_path):
+    "Every measurement at a tiny size, ours alone; stopped after a round it goes on, and what is finished is left as it is."
+    small = ['--only', 'ours', '--net', 'tiny', '--batch', '2,4', '--n', 2, '--T', 3, '--images', 200, '--seconds', 0.001, '--out', tmp_path]
+    names = ['forward', 'train', 'sample', 'sampler', 'memory', 'evaluate']
+    done = run(*names, *small, '--rounds', 1)
+    assert done.returncode == 0, done.stderr
+    paths = sorted(tmp_path.glob('*.json'))
+    records = {path: json.loads(path.read_text()) for path in paths}
+    assert {r['measurement'] for r in records.values()} == set(names) and all(len(r['rounds']) == 1 and r['about']['versions']['torch'] for r in records.values())
+    assert str(project.root) not in ''.join(path.read_text() for path in paths)
+    (forward,) = (path for path in paths if records[path]['measurement'] == 'forward')
+    assert run('forward', *small, '--rounds', 2).returncode == 0
+    more = json.loads(forward.read_text())
+    assert len(more['rounds']) == 2 and more['rounds'][0] == records[forward]['rounds'][0]
+    again = run('forward', *small, '--rounds', 2)
+    assert again.returncode == 0 and json.loads(forward.read_text()) == more and 'of peak' in again.stdout
+    other = run('forward', *small, '--rounds', 2, '--batch', 8)
+    assert other.returncode == 2 and 'was made with another batch' in other.stderr
+    assert run('show', '--out', tmp_path).stdout.count('network tiny') == len(names)
+
+
+def test_slopes():
+    "Time that grows as the square and memory that stays are found to."
+    spec = importlib.util.spec_from_file_location('benchmark_runner', folder/'run.py')
+    runner = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runner)
+    points = {str(v): dict(seconds=3*v**2, before=1e8, peak=1.5e8) for v in (1, 2, 4, 8)}
+    found = runner.slopes(dict(rounds=[dict(axis=points)]*2), 'axis')
+    assert found == pytest.approx(dict(time=2, time_upper=2, memory=0, memory_upper=0), abs=1e-9)
