@@ -459,6 +459,7 @@ def test_draws_of_the_mixture(seed, l):
     "Mean and noise of the class, all digits, and the same again from the same generator; what a log-SNR in single precision gives is what the same number gives in double."
     mixture, c = Mixture([[-.5,0.], [.5,.2], [0.,.7]], [.1,.2,.3], [1,2,3]), torch.tensor([0, 1, 2, 1])
     generator = lambda: torch.Generator().manual_seed(seed)
+    assert torch.equal(Mixture(mixture.means, mixture.stds).weights, torch.full((3,), 1/3, dtype=torch.float64))
     drawn, noise = mixture.sample(c, generator=generator()), generator()
     torch.multinomial(mixture.weights, len(c), replacement=True, generator=noise)             # drawn whether needed or not
     assert torch.equal(drawn, mixture.means[c] + mixture.stds[c,None]*torch.randn(4, 2, dtype=torch.float64, generator=noise))
