@@ -540,7 +540,7 @@ def test_truncated_normal(seed, psi):
     close((found/math.sqrt(2)).erf()/math.erf(psi/math.sqrt(2)), 2*u-1, 1)
 
 
-@pytest.mark.parametrize('psi', [1e-3, .01, .5, 3.])
+@pytest.mark.parametrize('psi', [1e-3, .01, .5, 3., 4.179583323955536])     # the last is exceeded by an ulp without care
 def test_truncated_normal_at_its_ends(psi):
     "Not beyond the threshold even where the uniform number is the smallest or the largest there is."
     ends = torch.tensor([0., 1-2**-53], dtype=torch.float64)
