@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-# %% ../nbs/13_evaluate.ipynb #46cc3f09
+# %% ../nbs/13_evaluate.ipynb #650efd4b
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 # %% ../nbs/13_evaluate.ipynb #6816b651
 from .data import ImageSet, file_hash, from_uint8, npz_members, reading, write_file
@@ -161,17 +161,19 @@ class Bytes(Dataset):
     def __len__(self): return len(self.images)
     def __getitem__(self, i): return (self.images.bytes(i) if isinstance(self.images, ImageSet) else self.images[i]).expand(3, -1, -1)
 
-# %% ../nbs/13_evaluate.ipynb #c6238766
+# %% ../nbs/13_evaluate.ipynb #44b3d207
 def features_of(
     images, # An ImageSet, or uint8 (n,C,H,W)
     extractor:nn.Module, # From `make_extractor`
+    which=None, # Indices of the images, (k,); all of them unless given
+    *,
     batch_size:int=500, # Images at a time
     verbose:bool=False, # Draw a progress bar
-)->tuple: # Features (n,D) and logits (n,K)
+)->tuple: # Features (k,D) and logits (k,K)
     "Features and logits of images, in their order."
     from torch_fidelity.utils import get_featuresdict_from_dataset
-    cuda = next(extractor.parameters()).is_cuda
-    found = get_featuresdict_from_dataset(Bytes(images), extractor, batch_size, cuda, True, verbose)
+    cuda,data = next(extractor.parameters()).is_cuda,Bytes(images)
+    found = get_featuresdict_from_dataset(data if which is None else Subset(data, which), extractor, batch_size, cuda, True, verbose)
     return tuple(found[layer] for layer in extractor.features_list)
 
 # %% ../nbs/13_evaluate.ipynb #caa7f93f
@@ -186,7 +188,7 @@ class Statistics:
     transform:str='' # How the images were made smaller; empty where it is not known
     fingerprint:str='' # Of the set of images, or of the file
 
-# %% ../nbs/13_evaluate.ipynb #d8163d39
+# %% ../nbs/13_evaluate.ipynb #38ac51f6
 def _check(images, least, allowed=(1,3)):
     if isinstance(images, torch.Tensor) and (images.dtype != torch.uint8 or images.dim() != 4): raise ValueError(f"images are {tuple(images.shape)} {images.dtype}: they must be (n,C,H,W) torch.uint8; use to_uint8")
     channels = (images.shape if isinstance(images, ImageSet) else images.shape[1:])[0]
@@ -196,32 +198,65 @@ def _check(images, least, allowed=(1,3)):
 
 def _wants(extractor): return (extractor.net.head.in_features,(extractor.net.in_channels,)) if hasattr(extractor, 'net') else (2048,(1,3))   # a classifier's features and channels, Inception's
 def _some(n, most): return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most] if n > most else torch.arange(n)
-def _take(images, idx): return images.bytes(idx) if isinstance(images, ImageSet) else images[idx]
 
 def _about(images):
     "What there is to know of a set of real images: how many, reduced by what, and a fingerprint."
     if isinstance(images, ImageSet): return dict(n=len(images), transform=images.settings.get('transform', ''), fingerprint=images.fingerprint)
     return dict(n=len(images), fingerprint=sha256(images.numpy().tobytes()).hexdigest())
 
-def _moments(parts):
-    "Mean and covariance of features that come in parts, each (k,D)."
-    n,first,second = 0,0.,0.
-    for f in parts: f = f.double(); n,first,second = n+len(f),first+f.sum(0),second+f.T@f
-    mu = first/n
-    return dict(mu=mu.numpy(), sigma=((second-n*mu[:,None]*mu)/(n-1)).numpy())
+# %% ../nbs/13_evaluate.ipynb #d3a4c19a
+class Sums:
+    "Features that pass by, (k,D) at a time, each of one of the groups: how many, their sum, the sum of their products."
+    def __init__(self, groups=1): self.n,self.first,self.second = ([0]*groups for _ in range(3))
+    def add(self, f, group):
+        for k in range(len(self.n)):
+            part = f[group==k].double()
+            self.n[k] += len(part); self.first[k] = self.first[k] + part.sum(0); self.second[k] = self.second[k] + part.T@part
+    def moments(self, without=None):
+        "Mean and covariance, with one group left out if wanted."
+        n,first,second = (sum(v for k,v in enumerate(sums) if k != without) for sums in (self.n, self.first, self.second))
+        mu = first/n
+        return dict(mu=mu.numpy(), sigma=((second-n*mu[:,None]*mu)/(n-1)).numpy())
 
-# %% ../nbs/13_evaluate.ipynb #41495867
+# %% ../nbs/13_evaluate.ipynb #7287ce23
+class Score:
+    "Logits that pass by, (k,K) at a time, each of one of the parts: what their Inception score needs."
+    def __init__(self, n, splits):
+        sizes = torch.tensor([i*n//splits for i in range(splits+1)]).diff()
+        self.part = torch.empty(n, dtype=torch.long)
+        self.part[np.random.RandomState(2020).permutation(n)] = torch.arange(splits).repeat_interleave(sizes)
+        self.n,self.p,self.plogp = sizes.double(),[0]*splits,[0]*splits
+    def add(self, logits, idx):
+        p,log_p = logits.double().softmax(1),logits.double().log_softmax(1)
+        for k in self.part[idx].unique().tolist():
+            own = self.part[idx] == k
+            self.p[k],self.plogp[k] = self.p[k] + p[own].sum(0),self.plogp[k] + (p[own]*log_p[own]).sum()
+    def value(self):
+        "The score of each part, (splits,)."
+        p = torch.stack(self.p)/self.n[:,None]
+        return (torch.stack(self.plogp)/self.n - torch.xlogy(p, p).sum(1)).exp()
+
+# %% ../nbs/13_evaluate.ipynb #595f12c0
+def looked_at(images, extractor, most, groups=1, splits=1, **how):
+    "What an evaluation keeps of images: `Sums`, the features of `most` of them at most, and the `Score`."
+    n = len(images); kept = torch.zeros(n, dtype=torch.bool); kept[_some(n, most)] = True
+    sums,score,some = Sums(groups),Score(n, splits),[]
+    for idx in torch.arange(n).split(10_000):
+        f,logits = features_of(images, extractor, idx, **how)
+        sums.add(f, idx%groups); score.add(logits, idx); some.append(f[kept[idx]])
+    return sums,torch.cat(some),score
+
+# %% ../nbs/13_evaluate.ipynb #523e1555
 def statistics(
     images, # An ImageSet, or uint8 (n,C,H,W)
     extractor:nn.Module, # From `make_extractor`
     manifold:int=10_000, # Images whose features are kept for precision and recall, at most
     **how, # batch_size and verbose: for `features_of`
 )->Statistics: # Of all images
-    "Mean and covariance of the features of real images, ten thousand images at a time."
+    "Mean and covariance of the features of real images."
     _check(images, *_wants(extractor))
-    some = features_of(_take(images, _some(len(images), manifold)), extractor, **how)[0]
-    parts = [some] if len(some) == len(images) else (features_of(_take(images, idx), extractor, **how)[0] for idx in torch.arange(len(images)).split(10_000))
-    return Statistics(**_moments(parts), features=some.numpy(), extractor=extractor.get_name(), **_about(images))
+    sums,some,_ = looked_at(images, extractor, manifold, **how)
+    return Statistics(**sums.moments(), features=some.numpy(), extractor=extractor.get_name(), **_about(images))
 
 # %% ../nbs/13_evaluate.ipynb #f41614b9
 def save_statistics(
@@ -252,21 +287,21 @@ def load_statistics(
     text = dict(extractor=INCEPTION, transform=transform, fingerprint=file_hash(path))
     return Statistics(**numbers, **{k: str(found.get(k, default)) for k,default in text.items()})
 
-# %% ../nbs/13_evaluate.ipynb #79177a08
-def _fd(features, reference):
-    "Frechet distance of features from statistics."
+# %% ../nbs/13_evaluate.ipynb #f2acf520
+def _fd(moments, reference):
+    "Frechet distance of a mean and a covariance from statistics."
     from torch_fidelity.metric_fid import fid_statistics_to_metric
-    return fid_statistics_to_metric(_moments([features]), vars(reference), False)['frechet_inception_distance']
+    return fid_statistics_to_metric(moments, vars(reference), False)['frechet_inception_distance']
 
-def _jackknife(features, reference, groups):
+def _jackknife(sums, reference):
     "Standard error of a Frechet distance, from the values with one of the groups of images left out."
-    part = torch.arange(len(features)) % groups
-    values = torch.tensor([_fd(features[part != k], reference) for k in range(groups)], dtype=torch.float64)
+    groups = len(sums.n)
+    values = torch.tensor([_fd(sums.moments(without=k), reference) for k in range(groups)], dtype=torch.float64)
     return ((groups-1)*values.var(correction=0)).sqrt().item()
 
 def _transform(images): return images.transform if isinstance(images, Statistics) else images.settings.get('transform', '') if isinstance(images, ImageSet) else ''
 
-# %% ../nbs/13_evaluate.ipynb #cd315ca0
+# %% ../nbs/13_evaluate.ipynb #b3a5054f
 def evaluate(
     images, # Generated images: an ImageSet, or uint8 (n,C,H,W)
     reference, # Real images, likewise; or their `Statistics`
@@ -280,8 +315,7 @@ def evaluate(
     device='cpu', # Where the network runs
     verbose:bool=False, # Draw progress bars
 )->dict: # fd (with Inception the FID), fd_se where asked for, is_mean, is_std, precision, recall, extractor, weights (their hash), n, reference
-    "Frechet distance, Inception score (mean and standard deviation over splits), precision and recall, by torch-fidelity."
-    from torch_fidelity.metric_isc import isc_features_to_metric
+    "Frechet distance, precision and recall by torch-fidelity, and its Inception score (mean and standard deviation over splits)."
     from torch_fidelity.metric_prc import prc_features_to_metric
     if splits < 1 or groups < 0 or groups == 1 or batch_size < 1 or manifold < 4: raise ValueError(f"splits is {splits}, groups {groups}, batch_size {batch_size}, manifold {manifold}: they must be 1 or more, 0 or at least 2, 1 or more, 4 or more")
     a,b = _transform(images),_transform(reference)
@@ -290,12 +324,11 @@ def evaluate(
     _check(images, *_wants(extractor))
     known = reference if isinstance(reference, Statistics) else statistics(reference, extractor, manifold, **how)
     if known.extractor != extractor.get_name(): raise ValueError(f"the reference is by {known.extractor}, the images are looked at by {extractor.get_name()}: these do not compare")
-    features,logits = features_of(images, extractor, **how)
-    score = isc_features_to_metric(logits, splits)
-    found = dict(fd=_fd(features, known), is_mean=score['inception_score_mean'], is_std=score['inception_score_std'])
-    if groups: found['fd_se'] = _jackknife(features, known, groups)
+    sums,some,score = looked_at(images, extractor, manifold, groups or 1, splits, **how)
+    found = dict(fd=_fd(sums.moments(), known), is_mean=score.value().mean().item(), is_std=score.value().std(correction=0).item())
+    if groups: found['fd_se'] = _jackknife(sums, known)
     if len(known.features):
-        near = prc_features_to_metric(features[_some(len(features), manifold)], torch.from_numpy(known.features), save_cpu_ram=True, verbose=False)
+        near = prc_features_to_metric(some, torch.from_numpy(known.features), prc_batch_size=1_000, save_cpu_ram=True, verbose=False)
         found |= dict(precision=near['precision'], recall=near['recall'])
     return found | dict(extractor=known.extractor, weights=extractor.weights, n=len(images), reference=known.fingerprint)
 

@@ -10,10 +10,11 @@ __all__ = ['IMAGENET64', 'IMAGENET128', 'CLASSIFIER64', 'CLASSIFIER128', 'time_e
 import math
 from numbers import Integral
 
-# %% ../nbs/10_unet.ipynb #503cc137
+# %% ../nbs/10_unet.ipynb #bdad4b30
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 
@@ -31,9 +32,47 @@ def time_embedding(
     angle = t.float()[:,None] * freqs
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
-# %% ../nbs/10_unet.ipynb #1adfbccf
+# %% ../nbs/10_unet.ipynb #73a31ac7
+def pixels(x): return x.sum((2,3), dtype=torch.promote_types(x.dtype, torch.float32))   # (B,C,H,W) -> (B,C)
+def each(v, x): return v.to(x.dtype)[...,None,None]                                     # (B,C) -> (B,C,1,1)
+def group_mean(v, n, groups):
+    "Sums of channels, (B,C), as the mean over the n numbers of their group, for each channel."
+    return v.unflatten(1, (groups,-1)).sum(2, keepdim=True).div_(n).expand(-1, -1, v.shape[1]//groups).flatten(1)
+
+# %% ../nbs/10_unet.ipynb #34a615ac
+class Normalized(torch.autograd.Function):
+    "x, (B,C,H,W), normalised within groups of channels, times s plus t, (B,C) each."
+    @staticmethod
+    def forward(ctx, x, s, t, groups, eps):
+        n = x[0].numel()//groups
+        d = x - each(group_mean(pixels(x), n, groups), x)
+        r = (group_mean(pixels(d*d), n, groups) + eps).rsqrt()
+        ctx.save_for_backward(d, s, r)
+        ctx.groups,ctx.n = groups,n
+        return torch.addcmul(each(t, x), d, each(r*s, x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        d,s,r = ctx.saved_tensors
+        dt,ds = pixels(g),r*pixels(g*d)
+        mean_dt,mean_ds = (group_mean(s*v, ctx.n, ctx.groups) for v in (dt, ds))
+        dx = torch.addcmul(each(-r*mean_dt, d), d, each(-r*r*mean_ds, d)).addcmul_(g, each(r*s, d))
+        return dx,ds,dt,None,None
+
+# %% ../nbs/10_unet.ipynb #ced59896
+class GroupNorm(nn.GroupNorm):
+    "Torch's group normalisation of (B,C,H,W), followed by FiLM if there is any: scales, then shifts, (B,2C)."
+    def forward(self, x, film=None):
+        s,t = self.weight.expand(len(x), -1),self.bias.expand(len(x), -1)
+        if film is not None:
+            scale,shift = film.chunk(2, dim=1)
+            s,t = s*(1+scale),t*(1+scale) + shift
+        return Normalized.apply(x, s, t, self.num_groups, self.eps)
+
+# %% ../nbs/10_unet.ipynb #f9c035f0
 def silu(h): return F.silu(h, inplace=not torch.is_grad_enabled())
-def norm(ch, groups): return nn.GroupNorm(math.gcd(groups, ch), ch)
+def norm(ch, groups): return GroupNorm(math.gcd(groups, ch), ch)
 def conv(ch_in, ch_out, kernel=3): return nn.Conv2d(ch_in, ch_out, kernel, padding=kernel//2)
 def zero(layer):
     "The same layer, silent at first: all its parameters are 0."
@@ -55,7 +94,7 @@ def fits(net, z, logsnr):
     wanted = (net.in_channels,net.size,net.size)
     if z.shape[1:] != wanted or logsnr.shape != z.shape[:1]: raise ValueError(f"z is {tuple(z.shape)} and logsnr {tuple(logsnr.shape)}: they must be (B,{','.join(map(str, wanted))}) and (B,)")
 
-# %% ../nbs/10_unet.ipynb #0f5af10b
+# %% ../nbs/10_unet.ipynb #357c13f3
 class ResBlock(nn.Module):
     "ADM's residual block: norm, SiLU, conv, twice; the embedding scales and shifts the second norm."
     def __init__(self,
@@ -77,17 +116,18 @@ class ResBlock(nn.Module):
         film, # Scales and shifts of the second norm, (B,2C) for C channels out
     )->torch.Tensor: # (B,C,H,W), resampled
         "Both branches, added."
-        scale,shift = film[...,None,None].chunk(2, dim=1)               # (B,C,1,1) each
         h = self.conv1(self.resample(silu(self.norm1(x))))              # (B,C,H,W)
-        h = torch.addcmul(shift, self.norm2(h), 1+scale)
-        return self.conv2(self.drop(silu(h))).add_(self.skip(self.resample(x)))
+        h = silu(self.norm2(h, film))
+        return self.conv2(self.drop(h)).add_(self.skip(self.resample(x)))
 
-# %% ../nbs/10_unet.ipynb #6da11b94
+# %% ../nbs/10_unet.ipynb #95026e8d
 def attend(qkv, heads):
     "Self-attention of tokens: (B,L,3C), queries then keys then values, to (B,L,C)."
     B,L,C = qkv.shape[0],qkv.shape[1],qkv.shape[2]//3
     q,k,v = qkv.view(B, L, 3, heads, C//heads).permute(2,0,3,1,4)       # (B,heads,L,C/heads) each
-    return F.scaled_dot_product_attention(q, k, v).transpose(1,2).reshape(B, L, C)
+    if q.dtype is torch.bfloat16 and q.device.type == 'cpu': h = (q*q.shape[-1]**-0.5 @ k.transpose(-1,-2)).softmax(-1) @ v
+    else: h = F.scaled_dot_product_attention(q, k, v)
+    return h.transpose(1,2).reshape(B, L, C)
 
 # %% ../nbs/10_unet.ipynb #1d420d3c
 class Attention(nn.Module):
