@@ -32,12 +32,12 @@ from matplotlib.ticker import LogLocator
 from torch import nn
 from tqdm import tqdm
 
-# %% ../nbs/20_digits.ipynb #0610cc0a
+# %% ../nbs/20_digits.ipynb #9921717b
 from .classifier_guidance import classifier_guided
 from .data import digits, held_record, locked, read_record, to_uint8, write_record
 from .evaluate import (Classifier, evaluate, fd_floor, fit_classifier, make_extractor, read_classifier, register_classifier,
                                 save_classifier, statistics)
-from .experiments import (P_UNCOND, PRESETS, TABLE_1, TABLE_2, W, average, command, fd_at, paper_rows, provenance, table,
+from .experiments import (P_UNCOND, PRESETS, TABLE_1, TABLE_2, W, average, command, fd_at, keep_memory, paper_rows, provenance, table,
                                    write_csv, write_json)
 from .generate import balanced_labels, generate
 from .guidance import guided
@@ -171,10 +171,10 @@ def measure(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_record(path, row)
 
-# %% ../nbs/20_digits.ipynb #a2e62c9a
+# %% ../nbs/20_digits.ipynb #46fc9183
 def _start():
-    "A worker computes in one thread. It draws no bars, and a semaphore for them would outlive it if it were ended."
-    torch.set_num_threads(1); tqdm.set_lock(threading.RLock())
+    "A worker computes in one thread, and keeps its memory. It draws no bars, and a semaphore for them would outlive it if it were ended."
+    keep_memory(); torch.set_num_threads(1); tqdm.set_lock(threading.RLock())
 
 @contextmanager
 def _processes(workers):

@@ -204,17 +204,17 @@ def _about(images):
     if isinstance(images, ImageSet): return dict(n=len(images), transform=images.settings.get('transform', ''), fingerprint=images.fingerprint)
     return dict(n=len(images), fingerprint=sha256(images.numpy().tobytes()).hexdigest())
 
-# %% ../nbs/13_evaluate.ipynb #d3a4c19a
+# %% ../nbs/13_evaluate.ipynb #f32e89be
 class Sums:
-    "Features that pass by, (k,D) at a time, each of one of the groups: how many, their sum, the sum of their products."
-    def __init__(self, groups=1): self.n,self.first,self.second = ([0]*groups for _ in range(3))
+    "Features that pass by, (k,D) at a time: how many, their sum, the sum of their products; of all, and of each group."
+    def __init__(self, groups=0): self.groups,self.kept = groups,[[0,0,0] for _ in range(1+groups)]
     def add(self, f, group):
-        for k in range(len(self.n)):
-            part = f[group==k].double()
-            self.n[k] += len(part); self.first[k] = self.first[k] + part.sum(0); self.second[k] = self.second[k] + part.T@part
+        for kept,own in zip(self.kept, [f, *(f[group==k] for k in range(self.groups))]):
+            own = own.double()
+            kept[:] = [a+b for a,b in zip(kept, (len(own), own.sum(0), own.T@own))]
     def moments(self, without=None):
-        "Mean and covariance, with one group left out if wanted."
-        n,first,second = (sum(v for k,v in enumerate(sums) if k != without) for sums in (self.n, self.first, self.second))
+        "Mean and covariance of all, or of all but one group."
+        n,first,second = self.kept[0] if without is None else (a-b for a,b in zip(self.kept[0], self.kept[1+without]))
         mu = first/n
         return dict(mu=mu.numpy(), sigma=((second-n*mu[:,None]*mu)/(n-1)).numpy())
 
@@ -236,14 +236,14 @@ class Score:
         p = torch.stack(self.p)/self.n[:,None]
         return (torch.stack(self.plogp)/self.n - torch.xlogy(p, p).sum(1)).exp()
 
-# %% ../nbs/13_evaluate.ipynb #595f12c0
-def looked_at(images, extractor, most, groups=1, splits=1, **how):
+# %% ../nbs/13_evaluate.ipynb #a8f86ae6
+def looked_at(images, extractor, most, groups=0, splits=1, **how):
     "What an evaluation keeps of images: `Sums`, the features of `most` of them at most, and the `Score`."
     n = len(images); kept = torch.zeros(n, dtype=torch.bool); kept[_some(n, most)] = True
     sums,score,some = Sums(groups),Score(n, splits),[]
     for idx in torch.arange(n).split(10_000):
         f,logits = features_of(images, extractor, idx, **how)
-        sums.add(f, idx%groups); score.add(logits, idx); some.append(f[kept[idx]])
+        sums.add(f, idx%max(groups, 1)); score.add(logits, idx); some.append(f[kept[idx]])
     return sums,torch.cat(some),score
 
 # %% ../nbs/13_evaluate.ipynb #523e1555
@@ -287,7 +287,7 @@ def load_statistics(
     text = dict(extractor=INCEPTION, transform=transform, fingerprint=file_hash(path))
     return Statistics(**numbers, **{k: str(found.get(k, default)) for k,default in text.items()})
 
-# %% ../nbs/13_evaluate.ipynb #f2acf520
+# %% ../nbs/13_evaluate.ipynb #2abe27e2
 def _fd(moments, reference):
     "Frechet distance of a mean and a covariance from statistics."
     from torch_fidelity.metric_fid import fid_statistics_to_metric
@@ -295,13 +295,12 @@ def _fd(moments, reference):
 
 def _jackknife(sums, reference):
     "Standard error of a Frechet distance, from the values with one of the groups of images left out."
-    groups = len(sums.n)
-    values = torch.tensor([_fd(sums.moments(without=k), reference) for k in range(groups)], dtype=torch.float64)
-    return ((groups-1)*values.var(correction=0)).sqrt().item()
+    values = torch.tensor([_fd(sums.moments(without=k), reference) for k in range(sums.groups)], dtype=torch.float64)
+    return ((sums.groups-1)*values.var(correction=0)).sqrt().item()
 
 def _transform(images): return images.transform if isinstance(images, Statistics) else images.settings.get('transform', '') if isinstance(images, ImageSet) else ''
 
-# %% ../nbs/13_evaluate.ipynb #b3a5054f
+# %% ../nbs/13_evaluate.ipynb #503b48f0
 def evaluate(
     images, # Generated images: an ImageSet, or uint8 (n,C,H,W)
     reference, # Real images, likewise; or their `Statistics`
@@ -324,7 +323,7 @@ def evaluate(
     _check(images, *_wants(extractor))
     known = reference if isinstance(reference, Statistics) else statistics(reference, extractor, manifold, **how)
     if known.extractor != extractor.get_name(): raise ValueError(f"the reference is by {known.extractor}, the images are looked at by {extractor.get_name()}: these do not compare")
-    sums,some,score = looked_at(images, extractor, manifold, groups or 1, splits, **how)
+    sums,some,score = looked_at(images, extractor, manifold, groups, splits, **how)
     found = dict(fd=_fd(sums.moments(), known), is_mean=score.value().mean().item(), is_std=score.value().std(correction=0).item())
     if groups: found['fd_se'] = _jackknife(sums, known)
     if len(known.features):

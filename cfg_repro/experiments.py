@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['PRESETS', 'W', 'P_UNCOND', 'TABLE_1', 'TABLE_2', 'TABLES', 'preset', 'paper_rows', 'evaluations', 'flops',
            'matmul_rate', 'duration', 'cost_report', 'average', 'interval', 'fd_at', 'table_1_claims', 'write_csv',
-           'read_csv', 'table', 'provenance', 'write_json', 'command', 'said']
+           'read_csv', 'table', 'provenance', 'write_json', 'keep_memory', 'command', 'said']
 
-# %% ../nbs/14_experiments.ipynb #6ebfada1
+# %% ../nbs/14_experiments.ipynb #36336bca
 import csv
+import ctypes
 import io
 import json
+import os
 import platform
 import sys
 import time
@@ -294,13 +296,22 @@ def write_json(
     "Write JSON, whole or not at all."
     write_file(path, json.dumps(value, indent=1).encode())
 
-# %% ../nbs/14_experiments.ipynb #aba9a50b
+# %% ../nbs/14_experiments.ipynb #e5ff2c59
+def keep_memory()->bool: # Whether the allocator was told
+    "Let glibc keep the memory that tensors leave, for the next ones."
+    wanted = os.environ.get('CFG_KEEP_MEMORY') != '0' and not any(name.startswith('MALLOC_') for name in os.environ)
+    if not wanted or platform.libc_ver()[0] != 'glibc': return False
+    mallopt,trim_threshold,top_pad,mmap_max = ctypes.CDLL(None).mallopt,-1,-2,-4      # as malloc.h numbers them
+    return all([mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31-1), mallopt(top_pad, 2**26)])
+
+# %% ../nbs/14_experiments.ipynb #27c1b2f5
 def command(
     f, # The function behind a command; a ValueError or OSError that it raises is not a defect of ours
 )->Callable: # The same function, for a terminal
     "Turn a ValueError or OSError into one sentence and exit 2, divergence into one and exit 1, Ctrl-C into a word on how to resume and exit 130."
     @wraps(f)
     def wrapped(*args, **kwargs):
+        keep_memory()
         try: return f(*args, **kwargs)
         except (ValueError, OSError) as e: message,code = f'{f.__name__}: {e}',2
         except FloatingPointError as e: message,code = f'{f.__name__}: {e}',1

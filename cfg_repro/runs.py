@@ -29,14 +29,14 @@ from fastcore.script import Param, call_parse, store_true
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-# %% ../nbs/17_runs.ipynb #647b6708
+# %% ../nbs/17_runs.ipynb #9db21fdb
 from .data import ImageSet, digits, locked, write_file
 from .experiments import command, preset, provenance, write_json
 from .generate import balanced_labels, generate
 from .guidance import guided
 from .prepare import prepare, unreadable
 from .reverse import ancestral_step
-from .training import check_seed, naming_last, new_state, prepared, seeded, train_run
+from .training import check_seed, compiles, naming_last, new_state, prepared, seeded, train_run
 from .unet import UNet, placed
 
 # %% ../nbs/17_runs.ipynb #31c0e61e
@@ -241,7 +241,7 @@ def _network(p, seed, device, checkpoint):
     net.checkpoint = checkpoint
     return new_state(placed(net, device))
 
-# %% ../nbs/17_runs.ipynb #f0d1d066
+# %% ../nbs/17_runs.ipynb #03eb15a9
 @call_parse
 @command
 def cfg_train(
@@ -257,7 +257,7 @@ def cfg_train(
     set:Param('Other fields of the preset, as name=value', str, nargs='+')=None, # Other fields of the preset, as name=value
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
-    compile:store_true=False, # Compile the network
+    compile:store_true=False, # Compile the network, where there is a compiler
     checkpoint:store_true=False, # Compute features again instead of keeping them: less memory, a third more time
     processes:int=1, # Processes that share each batch, one a GPU
     workers:int=None, # Processes that read the data ahead; 4 for a GPU and none for a CPU unless given
@@ -277,6 +277,7 @@ def cfg_train(
     accelerator,state = _accelerator(place),_network(p, seed, place, checkpoint)
     settings = dict(preset=experiment, seed=seed, data=about, **{k: v for k,v in p.items() if k not in ('steps','micro_batch')})
     how = {k: p[k] for k in ('steps','batch_size','micro_batch','lr','warmup','p_uncond','flip','ema_decay','grad_clip')}
+    compile = compile and compiles(place)
     model = prepared(state.net, bf16=bf16, compile=compile, accelerator=accelerator)
     with _stopping() as stop:
         first,rate = _watch(train_run(state, images, run, settings, **how, seed=seed, workers=workers, model=model, log_every=log_every, save_every=save_every,

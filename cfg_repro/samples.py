@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-# %% ../nbs/18_samples.ipynb #7d81cfcd
+# %% ../nbs/18_samples.ipynb #42f0614a
 from .data import ImageSet, read_record, to_uint8, write_set
 from .evaluate import (Classifier, Statistics, evaluate, fit_classifier, load_statistics, make_extractor, read_classifier,
                                 save_classifier, save_statistics, statistics)
@@ -33,7 +33,7 @@ from .generate import balanced_labels, generate, random_labels
 from .guidance import guided
 from .reverse import ancestral_step, ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
 from .runs import at_least, open_data, pick, progress, share, spread, teachable
-from .training import RULES, check_seed, last_checkpoint, obey, prepared, read_checkpoint
+from .training import RULES, check_seed, compiles, last_checkpoint, obey, prepared, read_checkpoint
 from .unet import UNet, load_weights, placed
 
 # %% ../nbs/18_samples.ipynb #6036f52c
@@ -47,17 +47,17 @@ def _trained(path):
         return net, dict(preset=str(s['preset']), transform=str(s['data']['transform'])) | s | dict(step=about['step'], weights=read_record(path/'manifest.json')['ema.safetensors'])
     except (KeyError, TypeError, ValueError, RuntimeError) as e: raise ValueError(f"{path} holds no network that can be sampled ({' '.join(str(e).split())[:200]}): cfg_train makes those that can") from None
 
-# %% ../nbs/18_samples.ipynb #1be7c6ad
+# %% ../nbs/18_samples.ipynb #87cde7b0
 def load_run(
     run, # Directory of a run
     device='cpu', # Where to put the network
     bf16:bool=False, # Run its products in bfloat16
-    compile:bool=False, # Compile it
+    compile:bool=False, # Compile it, where there is a compiler
 )->tuple: # model(z, logsnr, c) -> eps, and the run's settings with `step` and `weights`, a hash
     "The network of a run, ready to sample."
     if not (path := last_checkpoint(run)): raise ValueError(f"{run} holds no checkpoint: cfg_train makes one")
     net,settings = _trained(path)
-    return prepared(placed(net, device).eval(), bf16=bf16, compile=compile), settings
+    return prepared(placed(net, device).eval(), bf16=bf16, compile=compile and compiles(device)), settings
 
 # %% ../nbs/18_samples.ipynb #90015d70
 STEPS = dict(ancestral=ancestral_step, ddim=ddim_step, dpmpp_2m=dpmpp_2m_step, sde_dpmpp_2m=sde_dpmpp_2m_step)
@@ -89,7 +89,7 @@ def maker(
     return make, dict(preset=s['preset'], weights=s['weights'], train_step=s['step'], p_uncond=s['p_uncond'], w=w, T=T, v=v, step=step, labels=labels, seed=seed,
                       n_classes=n_classes, transform=s['transform'], source=f"samples of {s['preset']}")
 
-# %% ../nbs/18_samples.ipynb #74872b9b
+# %% ../nbs/18_samples.ipynb #483dea81
 @call_parse
 @command
 def cfg_sample(
@@ -106,7 +106,7 @@ def cfg_sample(
     shard_size:int=1000, # Images a file; processes share files
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
-    compile:store_true=False, # Compile the network
+    compile:store_true=False, # Compile the network, where there is a compiler
     processes:int=1, # Processes that share the files, one a GPU
 ):
     "Sample by Algorithm 2. Stop it, and the same line resumes; how many processes share the work changes nothing."

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['denoise', 'trajectory', 'sample']
 
-# %% ../nbs/07_sampling.ipynb #3926c69c
+# %% ../nbs/07_sampling.ipynb #1aec8072
 from collections.abc import Iterator
+from inspect import signature
 
 # %% ../nbs/07_sampling.ipynb #4d38f0a2
 import torch
@@ -30,7 +31,7 @@ def denoise(
     x_tilde = x_from_eps(z, eps_tilde, logsnr=logsnr)
     return x_tilde if clip is None else x_tilde.clamp(-clip, clip)
 
-# %% ../nbs/07_sampling.ipynb #cfd8fcf9
+# %% ../nbs/07_sampling.ipynb #ede84b38
 def _checked(z, c, T, logsnrs, clip):
     "The log-SNRs to visit, once what was asked for makes sense."
     if logsnrs is None: logsnrs = logsnr_grid(T)
@@ -41,7 +42,12 @@ def _checked(z, c, T, logsnrs, clip):
         raise ValueError(f"z is {z.dtype}: it must be float32 or float64 (the model itself may run in less)")
     return logsnrs
 
-# %% ../nbs/07_sampling.ipynb #47cbfb44
+def _takes_noise(step):
+    "Whether a step is to be handed noise: not where its `noise` may be None."
+    noise = signature(step).parameters.get('noise')
+    return noise is None or noise.default is not None
+
+# %% ../nbs/07_sampling.ipynb #d3d33544
 @torch.no_grad()
 def trajectory(
     model, # model(z, logsnr, c) -> eps, guided or not
@@ -52,20 +58,20 @@ def trajectory(
     logsnrs=None, # Increasing log-SNRs, (T,) float64; by default `logsnr_grid(T)`
     step=ancestral_step, # Line 5: a step function
     clip=1., # Bound on the entries of x; None for data without bounds
-    noise=None, # A function t -> N(0,I) like z, for t = 1..T-1; by default fresh noise
+    noise=None, # A function t -> N(0,I) like z, for t = 1..T-1; by default fresh noise; not called for a deterministic step
 )->Iterator: # Yields z_t and its x_tilde for t = 1..T, both (B,C,H,W)
     "Algorithm 2, line by line: all that the sampler passes on its way."
     logsnrs = _checked(z, c, T, logsnrs, clip)
     if noise is None: noise = lambda t: torch.randn_like(z)
-    previous = None
+    previous,noisy = None,_takes_noise(step)
     for t,logsnr in enumerate(logsnrs, 1):
         x_tilde = denoise(model, z, c, logsnr=logsnr, clip=clip)
         yield z, x_tilde
         if t == len(logsnrs): return
-        z = step(z, x_tilde, logsnr=logsnr, logsnr_next=logsnrs[t], noise=noise(t), previous=previous)
+        z = step(z, x_tilde, logsnr=logsnr, logsnr_next=logsnrs[t], noise=noise(t) if noisy else None, previous=previous)
         previous = x_tilde,logsnr
 
-# %% ../nbs/07_sampling.ipynb #c8e28fe4
+# %% ../nbs/07_sampling.ipynb #e81af9cf
 def sample(
     model, # model(z, logsnr, c) -> eps, guided or not
     z, # Line 1: z_1 from N(0,I), (B,C,H,W) float32 or float64
@@ -75,7 +81,7 @@ def sample(
     logsnrs=None, # Increasing log-SNRs, (T,) float64; by default `logsnr_grid(T)`
     step=ancestral_step, # Line 5: a step function
     clip=1., # Bound on the entries of x; None for data without bounds
-    noise=None, # A function t -> N(0,I) like z, for t = 1..T-1; by default fresh noise
+    noise=None, # A function t -> N(0,I) like z, for t = 1..T-1; by default fresh noise; not called for a deterministic step
 )->torch.Tensor: # Samples: the last x_tilde, (B,C,H,W)
     "Conditional sampling with classifier-free guidance, Algorithm 2."
     for _,x_tilde in trajectory(model, z, c, T=T, logsnrs=logsnrs, step=step, clip=clip, noise=noise): pass

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['step_generator', 'seeded', 'Draws', 'TrainState', 'new_state', 'ema_decay_at', 'train', 'classifier_loss',
            'save_checkpoint', 'last_checkpoint', 'read_checkpoint', 'load_checkpoint', 'train_run', 'Bfloat16',
-           'prepared']
+           'compiles', 'prepared']
 
-# %% ../nbs/11_training.ipynb #49fd13e7
+# %% ../nbs/11_training.ipynb #5344d997
 import json
 import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -392,7 +393,19 @@ class Bfloat16(nn.Module):
         "The network under autocast."
         with torch.autocast(z.device.type, torch.bfloat16): return self.net(z, *args).float()
 
-# %% ../nbs/11_training.ipynb #c076a4c6
+# %% ../nbs/11_training.ipynb #8a259b83
+def compiles(
+    device='cpu', # Where the network is
+)->bool: # True, or False and a word on stderr
+    "Whether torch.compile works on this machine: it wants a C++ compiler, and on a GPU triton."
+    try: torch.compile(lambda x: 2*x)(torch.ones(1, device=device))
+    except Exception as e:
+        reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        print(f'not compiled, for the compiler does not work here: {reason}', file=sys.stderr)
+        return False
+    return True
+
+# %% ../nbs/11_training.ipynb #b901173c
 def prepared(
     net:nn.Module, # A network, on the device where it is to be trained
     *,
@@ -402,5 +415,5 @@ def prepared(
 )->nn.Module: # What to hand to `train` as `model`
     "A network as it is to be called in training; its parameters are those of `net`, under the names that they have there."
     model = Bfloat16(net) if bf16 else net
-    if compile: model = torch.compile(model)
+    if compile: model = torch.compile(model, mode='default' if net.training else 'reduce-overhead')   # the latter: CUDA graphs
     return accelerator.prepare_model(model) if accelerator else model

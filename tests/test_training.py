@@ -78,6 +78,17 @@ def test_compiled_network_is_the_same(alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_no_compiler_no_harm(alone, tmp_path, monkeypatch):
+    "Without a C++ compiler there is a word, and the run of one that is not compiled."
+    monkeypatch.setenv('CXX', str(tmp_path/'none')); monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path/'cache'))
+    done = subprocess.run([*line, '--compile', '--steps', '6', '--out', 'run'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and 'cfg_train: not compiled' not in done.stdout and 'not compiled, for the compiler does not work here: ' in done.stderr
+    (one, one_log), (plain, plain_log) = held(alone), held(tmp_path/'run')
+    assert all(torch.equal(one[k], plain[k]) for k in one) and [r['loss'] for r in one_log] == [r['loss'] for r in plain_log]
+    assert json.loads((tmp_path/'run'/'provenance.json').read_text())['compiled'] is False
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('changes, said', [
     (dict(p_uncond=1.5), 'p_uncond is 1.5: it must be in [0,1]'), (dict(steps=0), 'steps is 0'), (dict(lr=float('nan')), 'lr is nan'), (dict(seed=-1), 'seed is -1'),
     (dict(data='nowhere'), 'nowhere is not a set of images'), (dict(set=['widht=3']), "'widht' is no field"), (dict(set=['dropout']), "'dropout' is not name=value"),
