@@ -5,11 +5,12 @@ from statistics import median
 
 here, root = Path(__file__).resolve().parent, Path(__file__).resolve().parents[1]
 NETS = dict(shared=dict(size=32, n_classes=10, channels=64, mult=(1, 2, 2), blocks=2, attention=(16, 8), head_channels=32),
+            digits=dict(size=8, n_classes=10, channels=8, mult=(1, 2), blocks=1, attention=(), head_channels=8),
             tiny=dict(size=16, n_classes=10, channels=32, mult=(1, 2), blocks=1, attention=(8,), head_channels=32),
             imagenet64=dict(size=64, n_classes=1000, channels=192, mult=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8), head_channels=64))
 ALLOCATORS = dict(default={}, tuned=dict(MALLOC_MMAP_THRESHOLD_='8589934592', MALLOC_TRIM_THRESHOLD_='17179869184', MALLOC_TOP_PAD_='268435456'))
 PEERS = sorted(path.stem.replace('_', '-') for path in (here/'peers').glob('*.py') if path.stem != 'ours')
-REFERENCE = 'guided-diffusion'
+REFERENCE, DETERMINISTIC = 'guided-diffusion', 'ours (DDIM)'
 PART_I = ('schedule', 'forward', 'reverse', 'mixture', 'objective', 'classifier_guidance', 'guidance', 'sampling', 'tradeoff')
 IMPORTS = {'torch': 'import torch', 'ours': 'import ' + ', '.join(f'cfg_repro.{m}' for m in PART_I), 'ours, Part II': 'import cfg_repro.unet, cfg_repro.training, cfg_repro.generate, cfg_repro.evaluate',
            'diffusers': 'from diffusers import UNet2DModel, DDPMScheduler'}
@@ -122,11 +123,16 @@ def sample(args, pool, r):
     return {f'{args.n} images, T={args.T}': answers((p, pool.ask(p, do='sample', n=args.n, T=args.T)) for p in turn(args.parties, r))}
 
 def sampler(args, pool, r):
-    return {'32 images, T=25': answers((p, pool.ask_new(p, dict(compile=False), do='sampler', n=32, T=25)) for p in turn(args.parties, r))}
+    def ask(p): return pool.ask_new(p.split(' ')[0], dict(compile=False), do='sampler', n=32, T=25, **(dict(step='ddim_step') if p == DETERMINISTIC else {}))
+    return {'32 images, T=25': answers((p, ask(p)) for p in turn(args.parties + [DETERMINISTIC]*('ours' in args.parties), r))}
 
 def memory(args, pool, r):
     n = args.batch[0]
     return {f'{what}, {n} images': answers((p, pool.ask_new(p, {}, do='memory', what=what, batch=n)) for p in turn(args.parties, r)) for what in ('forward', 'train')}
+
+def profile(args, pool, r):
+    n = args.batch[0]
+    return {f'{what}, {n} images': answers((p, pool.ask(p, do='profile', what=what, batch=n)) for p in turn(args.parties, r)) for what in ('forward', 'train')}
 
 def imports(args, pool, r):
     "CPU seconds of an import in a fresh interpreter."
@@ -174,8 +180,8 @@ def together(args, pool, m):
     return dict(seconds=seconds) | {k: sum(f[k] for f in found) for k in ('before', 'peak')}
 
 
-MEASUREMENTS = {'forward': forward, 'train': train, 'sample': sample, 'sampler': sampler, 'import': imports, 'memory': memory, 'evaluate': evaluate, 'growth': growth}
-ROUNDS = dict(memory=1, growth=1, evaluate=3)       # where nobody asks for another number; otherwise 5
+MEASUREMENTS = {'forward': forward, 'train': train, 'sample': sample, 'sampler': sampler, 'import': imports, 'memory': memory, 'profile': profile, 'evaluate': evaluate, 'growth': growth}
+ROUNDS = dict(memory=1, profile=1, growth=1, evaluate=3)       # where nobody asks for another number; otherwise 5
 
 
 # Tables.
@@ -234,6 +240,13 @@ def memory_table(record, case):
         rows.append([p, f'{s:.3f}', f'{a/1e6:.0f}', f'{b/1e6:.0f}', f'{(b-a)/1e6:.0f}'])
     return columns(rows)
 
+def profile_table(record, case):
+    "Milliseconds of each operation, the largest first, a column for each party."
+    found = {p: record['rounds'][0][case][p] for p in whole(record, case)}
+    names = sorted({name for times in found.values() for name in times}, key=lambda name: -max(times.get(name, 0) for times in found.values()))
+    rows = [['', *found]] + [[name, *(f'{1000*times.get(name, 0):.1f}' for times in found.values())] for name in names]
+    return columns(rows + [['in all', *(f'{1000*sum(times.values()):.1f}' for times in found.values())]])
+
 def import_table(record, case):
     rows = [['', 'ms', 'range', 'beyond torch', 'times torch', 'range']]
     alone = values(record, case, 'torch', 'seconds')
@@ -258,7 +271,7 @@ def growth_table(record, case):
     fitted = slopes(record, case) if len(whole(record, case)) > 1 else {}
     return memory_table(record, case) + '\n' + 'slopes: ' + ', '.join(f'{k} {v:.2f}' for k, v in fitted.items())
 
-TABLES = {'forward': speed_table, 'train': speed_table, 'sample': sample_table, 'sampler': sampler_table, 'import': import_table, 'memory': memory_table, 'evaluate': memory_table, 'growth': growth_table}
+TABLES = {'forward': speed_table, 'train': speed_table, 'sample': sample_table, 'sampler': sampler_table, 'import': import_table, 'memory': memory_table, 'profile': profile_table, 'evaluate': memory_table, 'growth': growth_table}
 
 def report(record):
     "The tables of a measurement."
@@ -333,7 +346,7 @@ def whole_number(text):
 
 def parser():
     p = Parser(description=__doc__)
-    p.add_argument('measurements', nargs='*', metavar='MEASUREMENT', help=f"of {', '.join(MEASUREMENTS)}; all but growth unless given; `show` prints the tables of what is in --out")
+    p.add_argument('measurements', nargs='*', metavar='MEASUREMENT', help=f"of {', '.join(MEASUREMENTS)}; all but profile and growth unless given; `show` prints the tables of what is in --out")
     p.add_argument('--peer', action='append', default=[], metavar='NAME=PATH', help=f"where a peer's repository is, the folder that holds its packages; of {', '.join(PEERS)}")
     p.add_argument('--only', help='parties, with commas; a name may be followed by +bfloat16 and +compile; all that there are unless given')
     p.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
@@ -346,7 +359,7 @@ def parser():
     p.add_argument('--n', type=whole_number, default=8, help='images of sample')
     p.add_argument('--T', type=whole_number, default=5, help='steps of sample')
     p.add_argument('--images', type=whole_number, default=50_000, help='images of evaluate, most images of growth')
-    p.add_argument('--rounds', type=whole_number, help='5 unless given; memory and growth 1, evaluate 3')
+    p.add_argument('--rounds', type=whole_number, help='5 unless given; memory, profile and growth 1, evaluate 3')
     p.add_argument('--seconds', type=float, default=1., help='least time of one measurement in a round')
     p.add_argument('--out', default=str(root/'results'/'speed'))
     p.add_argument('--again', action='store_true', help='make anew what is there')
@@ -382,7 +395,7 @@ def main():
     if not args.seconds > 0: refuse(f'--seconds {args.seconds}: it must be above 0')
     args.counts = {}
     args.batch = [int(part) for part in args.batch.split(',')]
-    for m in args.measurements or [m for m in MEASUREMENTS if m != 'growth']:
+    for m in args.measurements or [m for m in MEASUREMENTS if m not in ('profile', 'growth')]:
         measure(args, m)
 
 

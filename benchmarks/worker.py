@@ -55,11 +55,23 @@ class Worker:
         found = self.repeat(('sample', n, T), lambda: self.party.samples(n, T))
         return found | dict(floor=calls*(before + self.forward(times*n)['seconds'])/2)
 
-    def sampler(self, n, T):
-        "The sampler alone: seconds a step, the network answering zeros."
+    def sampler(self, n, T, step=None):
+        "The sampler alone: seconds a step, the network answering zeros; `step`: another one than usual, for ours."
+        self.party.step = step
         self.party.silence()
         found = self.repeat(('sampler', n, T), lambda: self.party.samples(n, T))
         return found | dict(seconds=found['seconds']/T)
+
+    def profile(self, what, batch):
+        "Seconds in each operation of one call, on the GPU or on the CPU; what is beyond the largest dozen in one sum."
+        import torch
+        kinds = torch.profiler.ProfilerActivity
+        getattr(self, what)(batch)
+        with torch.profiler.profile(activities=[kinds.CPU] + [kinds.CUDA]*(self.device == 'cuda')) as found:
+            self.ready[what, batch][0]()
+        times = {e.key: (e.self_device_time_total if self.device == 'cuda' else e.self_cpu_time_total)/1e6 for e in found.key_averages()}
+        first = sorted(times, key=times.get, reverse=True)[:12]
+        return {k: times[k] for k in first} | {'the rest': sum(times.values()) - sum(times[k] for k in first)}
 
     def count(self):
         "Parameters, and operations for an image: forward, and in a training step."

@@ -60,15 +60,16 @@ class Normalized(torch.autograd.Function):
         dx = torch.addcmul(each(-r*mean_dt, d), d, each(-r*r*mean_ds, d)).addcmul_(g, each(r*s, d))
         return dx,ds,dt,None,None
 
-# %% ../nbs/10_unet.ipynb #ced59896
+# %% ../nbs/10_unet.ipynb #323f6620
 class GroupNorm(nn.GroupNorm):
     "Torch's group normalisation of (B,C,H,W), followed by FiLM if there is any: scales, then shifts, (B,2C)."
     def forward(self, x, film=None):
-        s,t = self.weight.expand(len(x), -1),self.bias.expand(len(x), -1)
-        if film is not None:
-            scale,shift = film.chunk(2, dim=1)
-            s,t = s*(1+scale),t*(1+scale) + shift
-        return Normalized.apply(x, s, t, self.num_groups, self.eps)
+        scale,shift = (0,0) if film is None else film.chunk(2, dim=1)                       # (B,C) each
+        if x.dtype is torch.bfloat16:
+            s,t = self.weight*(1+scale),self.bias*(1+scale) + shift
+            return Normalized.apply(x, s.expand(len(x), -1), t.expand(len(x), -1), self.num_groups, self.eps)
+        x = super().forward(x)
+        return x if film is None else torch.addcmul(shift[...,None,None], x, 1+scale[...,None,None])
 
 # %% ../nbs/10_unet.ipynb #f9c035f0
 def silu(h): return F.silu(h, inplace=not torch.is_grad_enabled())

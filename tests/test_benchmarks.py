@@ -40,12 +40,16 @@ def test_bad_input(words, sentence):
 def test_all_measurements(tmp_path):
     "Every measurement at a tiny size, ours alone; stopped after a round it goes on, and what is finished is left as it is."
     small = ['--only', 'ours', '--net', 'tiny', '--batch', '2,4', '--n', 2, '--T', 3, '--images', 200, '--seconds', 0.001, '--out', tmp_path]
-    names = ['forward', 'train', 'sample', 'sampler', 'memory', 'evaluate']
+    names = ['forward', 'train', 'sample', 'sampler', 'memory', 'profile', 'evaluate']
     done = run(*names, *small, '--rounds', 1)
     assert done.returncode == 0, done.stderr
     paths = sorted(tmp_path.glob('*.json'))
     records = {path: json.loads(path.read_text()) for path in paths}
     assert {r['measurement'] for r in records.values()} == set(names) and all(len(r['rounds']) == 1 and r['about']['versions']['torch'] for r in records.values())
+    (profile,) = (r for r in records.values() if r['measurement'] == 'profile')
+    assert profile['rounds'][0]['train, 2 images']['ours']['aten::convolution_backward'] > 0
+    (sampler,) = (r for r in records.values() if r['measurement'] == 'sampler')
+    assert set(sampler['rounds'][0]['32 images, T=25']) == {'ours', 'ours (DDIM)'}
     assert str(project.root) not in ''.join(path.read_text() for path in paths)
     (forward,) = (path for path in paths if records[path]['measurement'] == 'forward')
     assert run('forward', *small, '--rounds', 2).returncode == 0

@@ -12,9 +12,16 @@ class Images:
 
 class Adapter(Party):
     def __init__(self, settings, device='cpu', bf16=False, compile=False):
-        from cfg_repro.training import prepared
         super().__init__(settings, device)
-        self.model = prepared(self.net, bf16=bf16, compile=compile)
+        self.how, self.models, self.step = dict(bf16=bf16, compile=compile), {}, None
+
+    @property
+    def model(self):
+        "The network as the commands call it: for training or for sampling."
+        from cfg_repro.training import prepared
+        if self.net.training not in self.models:
+            self.models[self.net.training] = prepared(self.net, **self.how)
+        return self.models[self.net.training]
 
     def make(self, **settings):
         from cfg_repro.unet import UNet, placed
@@ -27,20 +34,22 @@ class Adapter(Party):
     def forward(self, n):
         self.net.eval()
         x, c = self.images(n)
-        given = self.arguments(x, torch.rand(n, device=self.device), c)
+        given, model = self.arguments(x, torch.rand(n, device=self.device), c), self.model
         def call():
             with torch.no_grad():
-                return self.model(*given)
+                return model(*given)
         return call
 
     def train(self, n):
         "The whole of Algorithm 1, with its draws and its loader."
         from cfg_repro.training import new_state, train
+        self.net.train()
         x, c = self.images(4*n)
         steps = train(new_state(self.net), Images(x.cpu(), c.cpu()), steps=10**9, batch_size=n, p_uncond=DROP, ema_decay=KEEP, model=self.model)
         return lambda: next(steps)
 
     def sample(self, z, c, T):
+        from cfg_repro import reverse
         from cfg_repro.guidance import guided
         from cfg_repro.sampling import sample
-        return sample(guided(self.model, STRENGTH, null=self.null), z, c, T=T)
+        return sample(guided(self.model, STRENGTH, null=self.null), z, c, T=T, step=getattr(reverse, self.step or 'ancestral_step'))
