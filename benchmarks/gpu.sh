@@ -1,20 +1,17 @@
 #!/usr/bin/env bash
-# What speed on a GPU is to be judged by, in about half an hour: bash benchmarks/gpu.sh [--peer NAME=PATH ...]
-# It goes on where it stopped. `python benchmarks/run.py show` prints what there is; page 50_speed reads it.
+# Speed on a GPU, in about half an hour: bash benchmarks/gpu.sh [--peer NAME=PATH ...]
+# The same line goes on where it stopped. To try the script without a GPU: DEVICE=cpu NET=tiny BATCH=2 T=2 ROUNDS=1 PARTIES=ours OUT=/tmp/speed
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python -m pytest -q -m "not slow" tests                                       # on this machine, too, it does what it should
-on=(--device "${DEVICE:-cuda}")                                               # DEVICE=cpu tries the script out
-run() { python benchmarks/run.py "$@" "${on[@]}" "${PEERS[@]}"; }
-PEERS=("$@")
-[ -n "${NET:-}" ] || NET=imagenet64
-BATCH=${BATCH:-128}
-# the paper's network: of the rate of a matrix product, how much do training and sampling reach?
-run forward train --dtype bfloat16 --net "$NET" --batch "$BATCH" --only ours,ours+compile ${ROUNDS:+--rounds "$ROUNDS"}
-run sample --dtype bfloat16 --net "$NET" --n "$((BATCH/2))" --T 8 --only ours,ours+compile ${ROUNDS:+--rounds "$ROUNDS"}
-run profile memory --dtype bfloat16 --net "$NET" --batch "$BATCH" --only ours,ours+compile
-# beside the peers, all in eager mode
-run forward train --net shared --batch 256 --dtype bfloat16 ${ROUNDS:+--rounds "$ROUNDS"}
-# a network so small that it waits for the host: eager against CUDA graphs
-run sample --net digits --n 256 --T "${T:-256}" --only ours,ours+compile ${ROUNDS:+--rounds "$ROUNDS"}
-python benchmarks/run.py show
+BATCH=${BATCH:-128} ROUNDS=${ROUNDS:-5} OUT=${OUT:-results/speed}
+run() { python benchmarks/run.py "$@" --device "${DEVICE:-cuda}" --rounds "$ROUNDS" --out "$OUT"; }
+both=(--only "${PARTIES:-ours,ours+compile}")
+
+# The paper's network: which share of the rate of a matrix product do training and sampling reach, and what takes the rest?
+run forward train memory --dtype bfloat16 --net "${NET:-imagenet64}" --batch "$BATCH" "${both[@]}"
+run sample --dtype bfloat16 --net "${NET:-imagenet64}" --n "$((BATCH/2))" --T 8 --batch "$BATCH" "${both[@]}"
+python benchmarks/run.py profile --device "${DEVICE:-cuda}" --out "$OUT" --dtype bfloat16 --net "${NET:-imagenet64}" --batch "$BATCH" "${both[@]}"
+# A network that is so small that the GPU waits for the host: one by one, and as a CUDA graph.
+run sample --net "${SMALL:-digits}" --n "$((2*BATCH))" --T "${T:-256}" "${both[@]}"
+# Beside the peers, nobody compiled.
+run forward train --dtype bfloat16 --net "${SHARED:-shared}" --batch "$BATCH" "$@"

@@ -24,7 +24,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--earlier', required=True, help='the commit to compare with')
     parser.add_argument('--rounds', type=int, default=1)
-    parser.add_argument('--out', default=str(root/'results'/'speed'/'job.json'))
+    parser.add_argument('--out', default=str(root/'results'/'job.json'))
     parser.add_argument('words', nargs='*', help='options of cfg_digits')
     args = parser.parse_args()
     rounds, apart = [], []

@@ -1,5 +1,5 @@
 "The benchmarks outside the package: they run, refuse bad input in one sentence, and need no peer to be looked at."
-import ast, importlib.util, json, subprocess, sys
+import ast, importlib.util, json, os, subprocess, sys
 import pytest
 import project
 
@@ -13,11 +13,11 @@ def run(*words):
 
 @pytest.mark.parametrize('path', sorted(folder.rglob('*.py')), ids=lambda path: path.stem)
 def test_nothing_is_imported_that_may_be_missing(path):
-    "At its top a file imports the standard library, torch and its neighbours only; a peer's packages are imported inside functions."
+    "At its top a file imports the standard library, what the package needs and its neighbours only; a peer's packages are imported inside functions."
     tree = ast.parse(path.read_text(encoding='utf-8'))
     named = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names] + [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
     assert all(importlib.util.find_spec(name.split('.')[0]) for name in named if name.split('.')[0] not in local)
-    assert {name.split('.')[0] for name in named} <= sys.stdlib_module_names | {'torch'} | local
+    assert {name.split('.')[0] for name in named} <= sys.stdlib_module_names | {'cfg_repro', 'torch', 'tqdm'} | local
 
 
 @pytest.mark.parametrize('words, sentence', {
@@ -60,6 +60,30 @@ def test_all_measurements(tmp_path):
     other = run('forward', *small, '--rounds', 2, '--batch', 8)
     assert other.returncode == 2 and 'was made with another batch' in other.stderr
     assert run('show', '--out', tmp_path).stdout.count('network tiny') == len(names)
+
+
+@pytest.mark.slow
+def test_calls(tmp_path):
+    "The curve over numbers of calls at a tiny size; the same line makes nothing again, and other settings are refused."
+    def calls(n): return subprocess.run([sys.executable, str(folder/'calls.py'), '--out', str(tmp_path), '--seeds', '2', '--n', str(n), '--steps', '20', '--T', '2', '4'], capture_output=True, text=True, timeout=600)
+    done = calls(100)
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path/'calls.csv').read_text().splitlines()
+    assert len(rows) == 1 + 2*2*3 and json.loads((tmp_path/'provenance.json').read_text())['settings']['n'] == 100
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path/'parts'/'cells').iterdir()}
+    assert calls(100).returncode == 0 and (tmp_path/'calls.csv').read_text().splitlines() == rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path/'parts'/'cells').iterdir()} == times
+    other = calls(101)
+    assert other.returncode == 2 and 'holds other settings' in other.stderr and other.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_script_for_a_gpu(tmp_path):
+    "The script that a GPU box runs, on the CPU and at a tiny size: it leaves each of its records."
+    tiny = dict(DEVICE='cpu', NET='tiny', SHARED='shared', SMALL='digits', BATCH='2', T='2', ROUNDS='1', PARTIES='ours', OUT=str(tmp_path), PATH=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
+    done = subprocess.run(['bash', str(folder/'gpu.sh')], env=os.environ | tiny, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.stem.split('-cpu')[0] for path in tmp_path.glob('*.json')) == ['forward', 'forward', 'memory', 'profile', 'sample', 'sample', 'train', 'train']
 
 
 def test_slopes():
