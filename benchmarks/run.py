@@ -241,11 +241,14 @@ def memory_table(record, case):
     return columns(rows)
 
 def profile_table(record, case):
-    "Milliseconds of each operation, the largest first, a column for each party."
+    "Milliseconds of each operation, the largest first, a column for each party; what is nowhere a hundredth goes to the rest."
     found = {p: record['rounds'][0][case][p] for p in whole(record, case)}
-    names = sorted({name for times in found.values() for name in times}, key=lambda name: -max(times.get(name, 0) for times in found.values()))
-    rows = [['', *found]] + [[name, *(f'{1000*times.get(name, 0):.1f}' for times in found.values())] for name in names]
-    return columns(rows + [['in all', *(f'{1000*sum(times.values()):.1f}' for times in found.values())]])
+    total = {p: sum(times.values()) for p, times in found.items()}
+    share = {name: max(found[p].get(name, 0)/total[p] for p in found) for times in found.values() for name in times if name != 'the rest'}
+    kept = sorted((name for name in share if share[name] >= 0.01), key=share.get, reverse=True)
+    rows = [['', *found]] + [[name, *(f'{1000*times.get(name, 0):.1f}' for times in found.values())] for name in kept]
+    rest = ['the rest', *(f'{1000*(total[p] - sum(found[p].get(name, 0) for name in kept)):.1f}' for p in found)]
+    return columns(rows + [rest, ['in all', *(f'{1000*t:.1f}' for t in total.values())]])
 
 def import_table(record, case):
     rows = [['', 'ms', 'range', 'beyond torch', 'times torch', 'range']]

@@ -60,12 +60,12 @@ class Normalized(torch.autograd.Function):
         dx = torch.addcmul(each(-r*mean_dt, d), d, each(-r*r*mean_ds, d)).addcmul_(g, each(r*s, d))
         return dx,ds,dt,None,None
 
-# %% ../nbs/10_unet.ipynb #323f6620
+# %% ../nbs/10_unet.ipynb #80f34397
 class GroupNorm(nn.GroupNorm):
     "Torch's group normalisation of (B,C,H,W), followed by FiLM if there is any: scales, then shifts, (B,2C)."
     def forward(self, x, film=None):
         scale,shift = (0,0) if film is None else film.chunk(2, dim=1)                       # (B,C) each
-        if x.dtype is torch.bfloat16:
+        if x.dtype is torch.bfloat16 and not torch.compiler.is_compiling():
             s,t = self.weight*(1+scale),self.bias*(1+scale) + shift
             return Normalized.apply(x, s.expand(len(x), -1), t.expand(len(x), -1), self.num_groups, self.eps)
         x = super().forward(x)
