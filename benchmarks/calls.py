@@ -8,9 +8,9 @@ from cfg_repro.data import digits, held_record, locked, read_record, to_uint8, w
 from cfg_repro.digits import NET, SETTINGS, load_classifier, networks, sampler, train_network
 from cfg_repro.evaluate import evaluate, make_extractor, statistics
 from cfg_repro.experiments import command, provenance, write_csv, write_json
-from cfg_repro.reverse import ancestral_step, ddim_step, dpmpp_2m_step
+from cfg_repro.reverse import ancestral_step, ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
 
-STEPS = {'ancestral': partial(ancestral_step, v=SETTINGS['v']), 'DDIM': ddim_step, 'DPM-Solver++(2M)': dpmpp_2m_step}
+STEPS = {'ancestral': partial(ancestral_step, v=SETTINGS['v']), 'DDIM': ddim_step, 'DPM-Solver++(2M)': dpmpp_2m_step, 'SDE-DPM-Solver++(2M)': partial(sde_dpmpp_2m_step, v=SETTINGS['v'])}
 T = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 P_UNCOND, STRENGTH = 0.1, 0.5
 

@@ -241,7 +241,7 @@ def _network(p, seed, device, checkpoint):
     net.checkpoint = checkpoint
     return new_state(placed(net, device))
 
-# %% ../nbs/17_runs.ipynb #03eb15a9
+# %% ../nbs/17_runs.ipynb #b27aa842
 @call_parse
 @command
 def cfg_train(
@@ -257,7 +257,7 @@ def cfg_train(
     set:Param('Other fields of the preset, as name=value', str, nargs='+')=None, # Other fields of the preset, as name=value
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
-    compile:store_true=False, # Compile the network, where there is a compiler
+    compile:store_true=False, # Compile the network, where there is a compiler; meant for GPUs
     checkpoint:store_true=False, # Compute features again instead of keeping them: less memory, a third more time
     processes:int=1, # Processes that share each batch, one a GPU
     workers:int=None, # Processes that read the data ahead; 4 for a GPU and none for a CPU unless given

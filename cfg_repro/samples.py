@@ -89,7 +89,7 @@ def maker(
     return make, dict(preset=s['preset'], weights=s['weights'], train_step=s['step'], p_uncond=s['p_uncond'], w=w, T=T, v=v, step=step, labels=labels, seed=seed,
                       n_classes=n_classes, transform=s['transform'], source=f"samples of {s['preset']}")
 
-# %% ../nbs/18_samples.ipynb #483dea81
+# %% ../nbs/18_samples.ipynb #3eee6695
 @call_parse
 @command
 def cfg_sample(
@@ -106,7 +106,7 @@ def cfg_sample(
     shard_size:int=1000, # Images a file; processes share files
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
-    compile:store_true=False, # Compile the network, where there is a compiler
+    compile:store_true=False, # Compile the network, where there is a compiler; meant for GPUs
     processes:int=1, # Processes that share the files, one a GPU
 ):
     "Sample by Algorithm 2. Stop it, and the same line resumes; how many processes share the work changes nothing."

@@ -63,7 +63,7 @@ def _rate(model, s, place, batch_size, calls=3):
 
 def _cell_name(cell): return '-'.join(f'{k}{cell[k]:g}' for k in ('run','p_uncond','T','w'))
 
-# %% ../nbs/19_sweeps.ipynb #df53f429
+# %% ../nbs/19_sweeps.ipynb #9294809c
 @call_parse
 @command
 def cfg_sweep(
@@ -84,7 +84,7 @@ def cfg_sweep(
     shard_size:int=250, # Images a file; processes share files
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
-    compile:store_true=False, # Compile the network, where there is a compiler
+    compile:store_true=False, # Compile the network, where there is a compiler; meant for GPUs
     processes:int=1, # Processes that share the sampling, one a GPU
     keep:store_true=False, # Keep the samples of every cell, in samples
     dry_run:store_true=False, # Say what it would cost, at the rate measured here, and stop
