@@ -1,6 +1,7 @@
 "How many calls of the network each sampler needs for the quality of 256 ancestral steps, on the digits: python benchmarks/calls.py. The same line goes on where it stopped; page 50_speed draws what it finds."
 import argparse, json
 from functools import partial
+from itertools import product
 from pathlib import Path
 import torch
 from tqdm import tqdm
@@ -9,21 +10,23 @@ from cfg_repro.digits import NET, SETTINGS, load_classifier, networks, sampler, 
 from cfg_repro.evaluate import evaluate, make_extractor, statistics
 from cfg_repro.experiments import command, provenance, write_csv, write_json
 from cfg_repro.reverse import ancestral_step, ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
+from cfg_repro.samples import GRIDS
 
-STEPS = {'ancestral': partial(ancestral_step, v=SETTINGS['v']), 'DDIM': ddim_step, 'DPM-Solver++(2M)': dpmpp_2m_step, 'SDE-DPM-Solver++(2M)': partial(sde_dpmpp_2m_step, v=SETTINGS['v'])}
-T = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+STEPS = {'ancestral': partial(ancestral_step, v=SETTINGS['v']), 'DDIM': ddim_step, 'DPM-Solver++(2M)': dpmpp_2m_step, 'SDE-DPM-Solver++(2M)': sde_dpmpp_2m_step}
+T = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+REFERENCE = 'ancestral', 'paper', 256
 P_UNCOND, STRENGTH = 0.1, 0.5
 
 
-def cell(out, s, judge, name, steps, seed):
-    "The row of one sampler with one number of steps: a sample of one network, scored."
-    path = out/'parts'/'cells'/f'{name}-{steps}-{seed}.json'
+def cell(out, s, judge, name, grid, steps, seed):
+    "The row of one sampler on one grid with one number of steps: a sample of one network, scored."
+    path = out/'parts'/'cells'/f'{name}-{grid}-{steps}-{seed}.json'
     if not held_record(path):
         make = sampler(dict(guidance='free', p_uncond=P_UNCOND, w=STRENGTH, T=steps, seed=seed), out, s)
-        images = torch.cat([batch['images'] for batch in make(range(s['n']), step=STEPS[name])])
+        images = torch.cat([batch['images'] for batch in make(range(s['n']), step=STEPS[name], logsnrs=GRIDS[grid](steps))])
         found = evaluate(images, judge[1], judge[0], splits=1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_record(path, dict(sampler=name, T=steps, seed=seed) | {k: found[k] for k in ('fd', 'is_mean', 'precision', 'recall')})
+        write_record(path, dict(sampler=name, grid=grid, T=steps, seed=seed) | {k: found[k] for k in ('fd', 'is_mean', 'precision', 'recall')})
     return read_record(path)
 
 
@@ -47,7 +50,8 @@ def calls():
         for job in tqdm([job for job in networks(s) if job['net'] == 'unet'], unit=' networks'): train_network(job, out, s)
         classifier = load_classifier(out, s)
         judge = classifier, statistics(to_uint8(digits().tensors[0]), make_extractor(classifier))
-        rows = [cell(out, s, judge, name, steps, seed) for seed, steps, name in tqdm([(seed, steps, name) for seed in range(args.seeds) for steps in args.T for name in STEPS], unit=' cells')]
+        wanted = [(*what, seed) for seed in range(args.seeds) for what in [REFERENCE, *product(STEPS, GRIDS, args.T)]]
+        rows = [cell(out, s, judge, *what) for what in tqdm(wanted, unit=' cells')]
     write_csv(out/'calls.csv', rows)
     write_json(out/'provenance.json', provenance(settings=settings, seeds=args.seeds))
 

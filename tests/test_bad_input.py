@@ -24,7 +24,7 @@ from cfg_repro.reverse import ancestral_step, ddim_step, posterior, reverse_mome
 from cfg_repro.runs import cfg_prepare, cfg_train, open_data, pick, teachable
 from cfg_repro.samples import cfg_evaluate, cfg_sample, load_run
 from cfg_repro.sampling import sample
-from cfg_repro.schedule import angles, logsnr_density, logsnr_grid, logsnr_of, u_of
+from cfg_repro.schedule import angles, even_grid, logsnr_density, logsnr_grid, logsnr_of, u_of
 from cfg_repro.sweeps import cfg_sweep, sweep_cells
 from cfg_repro.tradeoff import langevin_step, truncated_normal
 from cfg_repro.training import load_checkpoint, new_state, save_checkpoint, step_generator, train, train_run
@@ -59,6 +59,7 @@ FUNCTIONS = {
     'logsnr_min is nan': lambda d: logsnr_of(tensor(.5), nan, 1.), 'logsnr_max is nan': lambda d: u_of(tensor(.5), -1., nan), 'logsnr_min is 20.0': lambda d: logsnr_density(tensor(0.), 20., -20.),
     'u runs from -0.5': lambda d: logsnr_of(tensor([-.5, .5])), 'to 1.5': lambda d: logsnr_of(tensor([.5, 1.5])), 'u runs from nan': lambda d: logsnr_of(tensor([nan])),
     'T is 1: it must be a whole number, 2 or more': lambda d: logsnr_grid(1), 'T is 2.5': lambda d: logsnr_grid(2.5), 'T is nan': lambda d: logsnr_grid(nan), 'T is -4': lambda d: logsnr_grid(-4),
+    'T is 1.5': lambda d: even_grid(1.5), 'logsnr_min is 8.0, logsnr_max is -8.0': lambda d: even_grid(4, 8., -8.),
     # forward and reverse
     'diffuse: logsnr is (5,), the images are (5, 1, 8, 8): it must be () or (5, 1, 1, 1)': lambda d: diffuse(z, z, logsnr=zeros(5)),
     'x_from_eps: logsnr is (5,)': lambda d: x_from_eps(z, z, logsnr=zeros(5)), 'eps_from_x: logsnr is (5,)': lambda d: eps_from_x(z, z, logsnr=zeros(5)),
@@ -205,7 +206,7 @@ COMMANDS = [
     (trained('tiny', data='letters', out='run'), 'trained with another preset'), (trained('tiny', data='more_letters', out='tiny'), 'trained with another data'), (trained('tiny', data='letters', out='tiny', p_uncond=.5), 'trained with another p_uncond'),
     # cfg_sample
     ((cfg_sample, ('nowhere',), {}), 'nowhere holds no checkpoint'), ((cfg_sample, ('letters',), {}), 'letters holds no checkpoint'), ((cfg_sample, ('foreign',), {}), 'cfg_train makes those that can'), (sampled(w=nan), 'w is nan'), (sampled(w=math.inf), 'w is inf'), (sampled(T=1), 'T is 1'),
-    (sampled(v=1.5), 'v is 1.5'), (sampled(v=nan), 'v is nan'), (sampled(n=0), 'n is 0'), (sampled(n=-3), 'n is -3'), (sampled(step='euler'), "step is 'euler'"), (sampled(labels='all'), "labels is 'all'"), (sampled(seed=-1), 'seed is -1'), (sampled(batch_size=0), 'batch_size is 0'),
+    (sampled(v=1.5), 'v is 1.5'), (sampled(v=nan), 'v is nan'), (sampled(n=0), 'n is 0'), (sampled(n=-3), 'n is -3'), (sampled(step='euler'), "step is 'euler'"), (sampled(grid='karras'), "grid is 'karras'"), (sampled(labels='all'), "labels is 'all'"), (sampled(seed=-1), 'seed is -1'), (sampled(batch_size=0), 'batch_size is 0'),
     (sampled(shard_size=0), 'shard_size is 0'), (sampled(device='cuda:99'), 'device is cuda:99'), (sampled(precision='half'), "precision is 'half'"), (sampled(processes=0), 'processes is 0'), (sampled(out='samples', w=3.), 'samples holds a set with other settings'), (sampled(out='a_file'), 'a_file'),
     # cfg_evaluate
     (evaluated(reference=None), 'there is no --reference'), (evaluated(reference='nowhere'), 'nowhere is not a set'), (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut is not finished'), (evaluated(reference='cut'), 'cut/shard-00000.safetensors is damaged'),

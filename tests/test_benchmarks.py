@@ -69,7 +69,7 @@ def test_calls(tmp_path):
     done = calls(100)
     assert done.returncode == 0, done.stderr
     rows = (tmp_path/'calls.csv').read_text().splitlines()
-    assert len(rows) == 1 + 2*2*4 and json.loads((tmp_path/'provenance.json').read_text())['settings']['n'] == 100
+    assert len(rows) == 1 + 2*(1 + 4*2*2) and json.loads((tmp_path/'provenance.json').read_text())['settings']['n'] == 100
     times = {path: path.stat().st_mtime_ns for path in (tmp_path/'parts'/'cells').iterdir()}
     assert calls(100).returncode == 0 and (tmp_path/'calls.csv').read_text().splitlines() == rows
     assert {path: path.stat().st_mtime_ns for path in (tmp_path/'parts'/'cells').iterdir()} == times

@@ -13,7 +13,7 @@ from cfg_repro.mixture import Mixture, guided_log_prob, normalize
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
 from cfg_repro.reverse import ancestral_step, ddim_step, dpmpp_2m_step, extrapolate, posterior, reverse_moments, sde_dpmpp_2m_step
 from cfg_repro.sampling import denoise, sample, trajectory
-from cfg_repro.schedule import alpha_sigma, angles, logsnr_density, logsnr_grid, logsnr_of, u_of
+from cfg_repro.schedule import alpha_sigma, angles, even_grid, logsnr_density, logsnr_grid, logsnr_of, u_of
 from cfg_repro.tradeoff import langevin_step, truncated_normal
 
 settings.register_profile('cfg_repro', deadline=None, derandomize=True, database=None, max_examples=100)
@@ -132,6 +132,9 @@ def test_grid(T, bounds):
     assert grid.shape == (T,) and grid.dtype == torch.float64 and (grid.diff() > 0).all()
     assert [grid[0], grid[-1]] == bounds and torch.equal(logsnr_grid(T)[[0,-1]], torch.tensor([lowest, highest]).double())
     close(u_of(grid, *bounds), torch.linspace(1, 0, T, dtype=torch.float64), 1/angles(*bounds)[0])
+    even = even_grid(T, *bounds)
+    assert even.shape == (T,) and even.dtype == torch.float64 and [even[0], even[-1]] == bounds
+    close(even.diff(), torch.full((T-1,), (bounds[1]-bounds[0])/(T-1), dtype=torch.float64), 40)
 
 
 # There and back
