@@ -17,7 +17,8 @@ SECONDS = 120                                                                   
 # (page, line before, line after): why it is no mistake. `...` stands for any text.
 IMAGES, GPU, VARIANCE = 'the images are of one shape', 'only a GPU would show it', 'only the variance of it is used, and that does not look at the images'
 EQUIVALENT = {
-    ('00_schedule', 'logsnrs = logsnr_of(torch.linspace(1, 0, int(T), ...', 'logsnrs = logsnr_of(torch.linspace(1, 0, T, ...'): 'linspace takes 4.0 for 4 here, not in every version of torch',
+    ('00_schedule', "if u.device.type == 'cpu' ...", "if (1 - u).device.type == 'cpu' ..."): '1-u is where u is',
+    ('00_schedule', 'return int(T)', 'return T'): 'linspace takes 4.0 for 4 here, not in every version of torch',
     ('01_forward', 'alpha, sigma = alpha_sigma(beside(logsnr, ...', 'alpha, sigma = alpha_sigma(beside(logsnr, ...'): IMAGES,
     ('01_forward', 'return torch.where(y < math.log(2), ...', 'return torch.where(y <= math.log(2), ...'): 'there both are right',
     ('01_forward', 'return torch.where(y < math.log(2), ...', 'return torch.where(y < 2, ...'): 'between the two, both are right to all digits',
