@@ -188,13 +188,13 @@ class Statistics:
     transform:str='' # How the images were made smaller; empty where it is not known
     fingerprint:str='' # Of the set of images, or of the file
 
-# %% ../nbs/13_evaluate.ipynb #38ac51f6
+# %% ../nbs/13_evaluate.ipynb #22fd99d0
 def _check(images, least, allowed=(1,3)):
     if isinstance(images, torch.Tensor) and (images.dtype != torch.uint8 or images.dim() != 4): raise ValueError(f"images are {tuple(images.shape)} {images.dtype}: they must be (n,C,H,W) torch.uint8; use to_uint8")
     channels = (images.shape if isinstance(images, ImageSet) else images.shape[1:])[0]
     if channels not in allowed: raise ValueError(f"images have {channels} channels: they must have {' or '.join(map(str, allowed))}")
     if len(images) <= least: raise ValueError(f"there are {len(images)} images: a covariance of {least} features needs more than {least}")
-    if least == 2048 and len(images) < 10_000: warnings.warn(f"there are {len(images)} images: an FID of fewer than 10,000 is far too high, and compares with no other")
+    if least == 2048 and len(images) < 10_000: warnings.warn(f"there are {len(images)} images: an FID of fewer than 10,000 is too high, and compares only with FIDs of as many")
 
 def _wants(extractor): return (extractor.net.head.in_features,(extractor.net.in_channels,)) if hasattr(extractor, 'net') else (2048,(1,3))   # a classifier's features and channels, Inception's
 def _some(n, most): return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most] if n > most else torch.arange(n)

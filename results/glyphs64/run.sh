@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The mid-scale experiment on one GPU: glyphs at 64x64, three p_uncond, Table 1; and ADM's U-Net at full size, for images a second, memory
-# and the share of the GPU's own rate. Nothing is downloaded. Run it again after any interruption (timeout 580 bash results/glyphs64/run.sh
-# does it in pieces of ten minutes): finished work is kept, and the last line says `done`. Results come to rest beside this file.
+# and the share of the GPU's own rate. Nothing is downloaded. Run it again after any interruption: finished work is kept, and
+# the last line says `done`. Results come to rest beside this file.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd); cd "$here/../.."; here=${OUT:-$here}
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
