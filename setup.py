@@ -19,7 +19,7 @@ setup(
     author=cfg['author'],
     keywords=cfg['keywords'],
     packages=[name],
-    package_data={name: ['*.mplstyle']},
+    package_data={name: ['*.mplstyle', 'py.typed']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},

@@ -16,7 +16,7 @@ def awaken(net):
 
 
 class Party:
-    "A network as its authors built it, with their loss and their sampler. What a repository leaves to its user is here."
+    "A network as its authors built it, with their loss and sampler. What a repository leaves to its user is here."
     def __init__(self, settings, device='cpu', bf16=False, compile=False):
         torch.manual_seed(0)
         self.settings, self.device, self.bf16 = settings, torch.device(device), bf16
@@ -45,7 +45,7 @@ class Party:
 
     # The rest may stay as it is.
     def calls(self, T):
-        "How often `sample` calls the network, and with how many times its images: 2 where both predictions share a call."
+        "How often `sample` calls the network, and with how many times its images: 2 where predictions share a call."
         return T, 2
 
     def optimizer(self):

@@ -1,4 +1,5 @@
-"A process that works for one party: it reads a request, a line of JSON, does it, and answers in a line of JSON. Started by run.py."
+"""A process that works for one party: it reads a request, a line of JSON, does it, and answers in a line of JSON.
+Started by run.py."""
 import collections, contextlib, importlib, json, math, os, platform, resource, subprocess, sys, time
 from pathlib import Path
 
@@ -6,7 +7,8 @@ from pathlib import Path
 class Clock:
     "Seconds: CPU time of this process where it has one thread, wall time otherwise; a GPU is waited for."
     def __init__(self, device, threads):
-        self.cuda, self.tick = device == 'cuda', time.process_time if device == 'cpu' and threads == 1 else time.perf_counter
+        self.cuda = device == 'cuda'
+        self.tick = time.process_time if device == 'cpu' and threads == 1 else time.perf_counter
 
     def now(self):
         if self.cuda:
@@ -25,7 +27,8 @@ class Worker:
     def __init__(self, party, path, net, device, threads, bf16, compile, seconds):
         import torch
         torch.set_num_threads(threads)
-        self.device, self.compile, self.seconds, self.clock, self.ready = device, compile, seconds, Clock(device, threads), {}
+        self.device, self.compile, self.seconds = device, compile, seconds
+        self.clock, self.ready = Clock(device, threads), {}
         if path:
             sys.path.insert(0, path)
         if party:
@@ -33,7 +36,7 @@ class Worker:
             self.party = adapter(net, device=device, bf16=bf16, compile=compile)
 
     def repeat(self, key, make):
-        "Time what `make` makes, many calls at a time; it is made, warmed up and its calls counted when it is first asked for."
+        "Time what `make` makes, many calls at a time; it is made, warmed up and counted when it is first asked for."
         if key not in self.ready:
             f = make()
             for _ in range(3 if self.device == 'cuda' or self.compile else 1):
@@ -65,25 +68,30 @@ class Worker:
     def profile(self, what, batch):
         "Seconds in each operation of one call, on the GPU or on the CPU; what is beyond the largest dozen in one sum."
         import torch
-        kinds = torch.profiler.ProfilerActivity
+        kinds, gpu = torch.profiler.ProfilerActivity, self.device == 'cuda'
         getattr(self, what)(batch)
-        with torch.profiler.profile(activities=[kinds.CPU] + [kinds.CUDA]*(self.device == 'cuda')) as found:
+        with torch.profiler.profile(activities=[kinds.CPU] + [kinds.CUDA]*gpu) as found:
             self.ready[what, batch][0]()
         times = collections.Counter()
         for e in found.key_averages():
             on_gpu = e.device_type != torch.autograd.DeviceType.CPU
-            if on_gpu == (self.device == 'cuda') and not e.is_user_annotation:      # on a GPU its kernels, without the names that the host gave to groups of them
-                times['compiled code' if 'ompiled' in e.key else e.key[:60]] += (e.self_device_time_total if on_gpu else e.self_cpu_time_total)/1e6
+            if on_gpu != gpu or e.is_user_annotation:     # on a GPU kernels, not the host's names for groups of them
+                continue
+            name = 'compiled code' if 'ompiled' in e.key else e.key[:60]
+            times[name] += (e.self_device_time_total if on_gpu else e.self_cpu_time_total)/1e6
         first = sorted(times, key=times.get, reverse=True)[:12]
         return {k: times[k] for k in first} | {'the rest': sum(times.values()) - sum(times[k] for k in first)}
 
     def count(self):
         "Parameters, and operations for an image: forward, and in a training step."
-        return dict(parameters=sum(p.numel() for p in self.party.net.parameters()), forward=operations(self.party.forward(2))/2, train=operations(self.party.train(2))/2)
+        parameters = sum(p.numel() for p in self.party.net.parameters())
+        return dict(parameters=parameters, forward=operations(self.party.forward(2))/2,
+                    train=operations(self.party.train(2))/2)
 
     def machine(self, dtype):
-        "The rates of the machine, in operations a second: a convolution in channels_last order, and a product of matrices."
-        return {name: work/self.repeat((name, dtype), lambda: make(self.device, dtype))['seconds'] for name, make, work in rates(self.device)}
+        "The rates of the machine, in operations a second: a convolution in channels_last order, a product of matrices."
+        def seconds(name, make): return self.repeat((name, dtype), lambda: make(self.device, dtype))['seconds']
+        return {name: work/seconds(name, make) for name, make, work in rates(self.device)}
 
     def memory(self, what, **about):
         "Another request, with the memory in bytes before it and at its peak."
@@ -107,43 +115,88 @@ class Worker:
         return self.memory('go')
 
     def evaluate_job(self, by, images, near=4):
-        "Frechet distance and Inception score of random images of 8x8 against as many others; `near`: images of each kind for precision and recall."
+        "FD and IS of random images of 8x8 against as many others; `near`: of each kind for precision and recall."
         import torch
-        from cfg_repro.evaluate import Bytes, Classifier, evaluate, register_classifier
+        from cfg_repro.evaluate import Classifier, evaluate, make_extractor
         torch.manual_seed(0)
-        a, b, classifier = *(torch.randint(256, (images, 1, 8, 8), dtype=torch.uint8) for _ in range(2)), Classifier(1, 10).eval()
-        if by == 'ours':
-            return lambda: evaluate(a, b, classifier, manifold=near, device=self.device)
-        from torch_fidelity import calculate_metrics
-        return lambda: calculate_metrics(input1=Bytes(a), input2=Bytes(b), isc=True, fid=True, feature_extractor=register_classifier(classifier), feature_layer_isc='logits', feature_layer_fid='features',
-                                         batch_size=500, cuda=self.device == 'cuda', cache=False, verbose=False)
+        a, b = (torch.randint(256, (images, 1, 8, 8), dtype=torch.uint8) for _ in range(2))
+        classifier = Classifier(1, 10).eval()
+        if by == 'torch-fidelity':
+            return by_torch_fidelity(a, b, classifier, self.device)
+        extractor = make_extractor(classifier, device=self.device)
+        return lambda: evaluate(a, b, extractor, manifold=near)
 
     def generate_job(self, images, T, part=(0, 1)):
         "Guided images of 8x8 by the network of the digits; of m parts the k-th."
-        import torch
-        from cfg_repro.experiments import PRESETS
         from cfg_repro.generate import balanced_labels, generate
         from cfg_repro.guidance import guided
+        from cfg_repro.presets import DIGITS
         from cfg_repro.unet import UNet, placed
-        net = placed(UNet(**PRESETS['digits']['net']), self.device).eval()
+        net = placed(UNet(**DIGITS), self.device).eval()
+        k, m = part
+        def labels(i): return balanced_labels(i, 10)
         def call():
-            for _ in generate(guided(net, 1., null=10), range(images)[part[0]::part[1]], (1, 8, 8), lambda i: balanced_labels(i, 10), T=T, device=self.device):
+            own = range(images)[k::m]
+            for _ in generate(guided(net, 1., null=10), own, (1, 8, 8), labels, T=T, device=self.device):
                 pass
         return call
 
     def about(self, peers):
         "What the numbers depend on."
         import torch
-        from cfg_repro.experiments import provenance
+        from cfg_repro.results import provenance
         from importlib.metadata import version
-        found = {k: v for k, v in provenance(cpu=cpu(), threads=torch.get_num_threads(), commits={name: commit(path) for name, path in peers.items()}).items() if k != 'command'}
+        commits = {name: commit(path) for name, path in peers.items()}
+        found = provenance(cpu=cpu(), threads=torch.get_num_threads(), commits=commits)
+        del found['command']
         with contextlib.suppress(ImportError):
             found['versions']['diffusers'] = version('diffusers')
-        return found | dict(cuda=torch.version.cuda if self.device == 'cuda' else None, allocator={k: v for k, v in os.environ.items() if k.startswith('MALLOC_')})
+        allocator = {k: v for k, v in os.environ.items() if k.startswith('MALLOC_')}
+        return found | dict(cuda=torch.version.cuda if self.device == 'cuda' else None, allocator=allocator)
+
+
+def by_torch_fidelity(a, b, classifier, device):
+    "The same by torch-fidelity's own loop, for which the classifier is registered under a name."
+    from cfg_repro.data import from_uint8
+    from torch.utils.data import Dataset
+    from torch_fidelity import calculate_metrics
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import register_feature_extractor
+
+    class Images(Dataset):
+        "Images as it reads them: uint8 (3,H,W)."
+        def __init__(self, images): self.images = images
+        def __len__(self): return len(self.images)
+        def __getitem__(self, i): return self.images[i].expand(3, -1, -1)
+
+    class Features(FeatureExtractorBase):
+        "Features and logits of the classifier, in double precision."
+        def __init__(self, name, features_list, **kwargs):
+            super().__init__(name, features_list)
+            self.net = classifier
+
+        @staticmethod
+        def get_provided_features_list(): return 'features', 'logits'
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric): return 'logits' if metric == 'isc' else 'features'
+        @staticmethod
+        def can_be_compiled(): return False
+
+        def forward(self, x):
+            features = self.net.body(from_uint8(x[:, :1]))
+            found = dict(features=features.double(), logits=self.net.head(features).double())
+            return tuple(found[k] for k in self.features_list)
+
+    name = f'benchmark-{id(a)}'            # a name is taken once
+    register_feature_extractor(name, Features)
+    how = dict(isc=True, fid=True, feature_extractor=name, feature_layer_isc='logits', feature_layer_fid='features',
+               batch_size=500, cuda=device == 'cuda', cache=False, verbose=False)
+    return lambda: calculate_metrics(input1=Images(a), input2=Images(b), **how)
 
 
 def operations(f):
-    "Floating-point operations of a call: convolutions, products, attention (taken apart, for not every kernel of it is counted). By torch's formulas, but without its tracker of modules, which stumbles over guided-diffusion."
+    """Floating-point operations of a call: convolutions, products, and attention, taken apart, as not every kernel of
+    it is counted. By torch's formulas, without its tracker of modules, which stumbles over guided-diffusion."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
@@ -152,7 +205,8 @@ def operations(f):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
             out = operation(*args, **(kwargs or {}))
             if operation.overloadpacket in flop_registry:
-                counted.append(flop_registry[operation.overloadpacket](*args, **(kwargs or {}), out_val=out))
+                formula = flop_registry[operation.overloadpacket]
+                counted.append(formula(*args, **(kwargs or {}), out_val=out))
             return out
     with sdpa_kernel(SDPBackend.MATH), Counter():
         f()
@@ -165,12 +219,15 @@ def rates(device):
     n, channels, side, rows = (64, 512, 64, 8192) if device == 'cuda' else (16, 128, 32, 2048)
     def random(*shape, dtype): return torch.randn(shape, device=device).to(getattr(torch, dtype))
     def convolution(device, dtype):
-        x, w = (t.to(memory_format=torch.channels_last) for t in (random(n, channels, side, side, dtype=dtype), random(channels, channels, 3, 3, dtype=dtype)))
+        def last(t): return t.to(memory_format=torch.channels_last)
+        x = last(random(n, channels, side, side, dtype=dtype))
+        w = last(random(channels, channels, 3, 3, dtype=dtype))
         return lambda: torch.nn.functional.conv2d(x, w, padding=1)
     def product(device, dtype):
         a, b = (random(rows, rows, dtype=dtype) for _ in range(2))
         return lambda: a@b
-    return ('convolution', convolution, 2*9*channels**2*n*side**2), ('product', product, 2*rows**3)
+    return (('convolution', convolution, 2*9*channels**2*n*side**2),
+            ('product', product, 2*rows**3))
 
 
 def memory(device, fresh=False):
@@ -184,15 +241,19 @@ def memory(device, fresh=False):
 
 
 def cpu():
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    return next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.processor())
+    known = Path('/proc/cpuinfo')
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor()
 
 
 def commit(path):
     "The commit of a folder, if it is a repository of its own."
-    def git(*words): return subprocess.run(['git', '-C', path, *words], capture_output=True, text=True).stdout.strip()
-    top = git('rev-parse', '--show-toplevel')
-    return git('rev-parse', 'HEAD') if top and Path(top) in (Path(path).resolve(), *Path(path).resolve().parents[:1]) else 'unknown'
+    def git(*words):
+        return subprocess.run(['git', '-C', path, *words], capture_output=True, text=True).stdout.strip()
+    top, here = git('rev-parse', '--show-toplevel'), Path(path).resolve()
+    own = top and Path(top) in (here, *here.parents[:1])
+    return git('rev-parse', 'HEAD') if own else 'unknown'
 
 
 def serve(answers):

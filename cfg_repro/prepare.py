@@ -4,37 +4,45 @@
 
 # %% auto #0
 __all__ = ['RESIZE', 'area_weights', 'area_resize', 'adm_resize', 'Entry', 'class_folders', 'imagenet_tar', 'open_image',
-           'downsampled_npz', 'cifar10', 'prepare', 'unreadable']
+           'downsampled_npz', 'cifar10', 'prepare', 'unreadable', 'cfg_prepare']
 
 # %% ../nbs/15_prepare.ipynb #636a6d96
 import io
 import os
+import signal
+import sys
 import tarfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from hashlib import sha256
-from multiprocessing import get_context, parent_process
+from itertools import islice
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/15_prepare.ipynb #e2bedf1c
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% ../nbs/15_prepare.ipynb #59b7137e
-from .data import Glyphs, ImageSet, digits, npz_members, reading, to_uint8, write_set
+from .checks import Refusal, at_least, one_of, whole
+from .console import command, progress
+from .data import Glyphs, digits
+from .files import npz_members, reading
+from .sets import ImageSet, write_set
 
 # %% ../nbs/15_prepare.ipynb #578152bc
 def area_weights(
     n_in:int, # Pixels of the original
     n_out:int, # Pixels wanted
 )->np.ndarray: # (n_out,n_in), each row sums to 1
-    "How much each pixel of the original counts in each pixel of the smaller image, in one dimension."
+    "How much each pixel counts in each pixel of the smaller image, in one dimension."
     r = n_in/n_out
     ends,pixels = np.arange(n_out+1)*r,np.arange(n_in)
     overlap = np.minimum(ends[1:,None], pixels+1) - np.maximum(ends[:-1,None], pixels)
@@ -46,21 +54,31 @@ def area_resize(
     size:int, # Height and width wanted
 )->np.ndarray: # uint8 (size,size,3)
     "The paper's: the central square, then the mean over the area of each new pixel."
-    side = min(image.size); left,top = image.width//2-side//2,image.height//2-side//2
-    pixels = torch.from_numpy(np.array(image.convert('RGB').crop((left, top, left+side, top+side)), np.float32))
+    side = min(image.size)
+    left,top = image.width//2-side//2,image.height//2-side//2
+    square = image.convert('RGB').crop((left, top, left+side, top+side))
+    pixels = torch.from_numpy(np.array(square, np.float32))
     w = torch.from_numpy(area_weights(side, size)).float()
-    return torch.einsum('hwc,ih,jw->ijc', pixels, w, w).round().to(torch.uint8).numpy()   # rows, then columns
+    small = torch.einsum('hwc,ih,jw->ijc', pixels, w, w)       # rows, then columns
+    return small.round().to(torch.uint8).numpy()
 
 # %% ../nbs/15_prepare.ipynb #5cbbefa9
 def adm_resize(
     image:Image.Image, # Of any size
     size:int, # Height and width wanted
 )->np.ndarray: # uint8 (size,size,3)
-    "ADM's: halve by averaging, then bicubic to the short side, then the central square."
-    while min(image.size) >= 2*size: image = image.resize(tuple(n//2 for n in image.size), Image.Resampling.BOX)
-    scale = size/min(image.size)
-    image = image.resize(tuple(round(n*scale) for n in image.size), Image.Resampling.BICUBIC)
-    left,top = (image.width-size)//2,(image.height-size)//2
+    "ADM's: halve by averaging, bicubic to the short side, the central square."
+    width,height = image.size
+    if max(image.size) > 1000*min(image.size):
+        raise Refusal(f"an image is {width}x{height}: "
+                      "no side may be 1000 times the other")
+    while min(width, height) >= 2*size:
+        width,height = width//2,height//2
+        image = image.resize((width,height), Image.Resampling.BOX)
+    scale = size/min(width, height)
+    width,height = round(width*scale),round(height*scale)
+    image = image.resize((width,height), Image.Resampling.BICUBIC)
+    left,top = (width-size)//2,(height-size)//2
     return np.asarray(image.convert('RGB'))[top:top+size,left:left+size]
 
 # %% ../nbs/15_prepare.ipynb #2c7ae1ff
@@ -77,105 +95,209 @@ class Entry(NamedTuple):
 
 # %% ../nbs/15_prepare.ipynb #9e04bc09
 KINDS = {'.jpeg','.jpg','.png','.bmp','.webp','.ppm','.tif','.tiff','.gif'}
-FORMATS = ('JPEG','PNG','BMP','WEBP','PPM','TIFF','GIF')    # PIL knows others, and starts a program for one of them
-def _is_image(name): return Path(name).suffix.lower() in KINDS and not Path(name).name.startswith('.')
 
-# %% ../nbs/15_prepare.ipynb #fdef4938
+def _is_image(name):
+    "Whether a file's name is that of an image."
+    return Path(name).suffix.lower() in KINDS and not Path(name).name.startswith('.')
+
+# %% ../nbs/15_prepare.ipynb #dbbc0925
 def _each_class(found, names, source):
     "The entries and the names of the classes, each of which must have an image."
     empty = sorted(set(range(len(names))) - {e.label for e in found})
-    if found and empty: raise ValueError(f"{source} has no image of {names[empty[0]]}: each class needs one, or must not be there")
+    if found and empty:
+        raise Refusal(f"{source} has no image of {names[empty[0]]}: "
+                      "each class needs one, or must not be there")
     return found,names
 
-# %% ../nbs/15_prepare.ipynb #dbbc0925
+# %% ../nbs/15_prepare.ipynb #fdef4938
 def class_folders(
     root, # A folder with a folder for each class, such as ImageNet's train
 )->tuple: # Entries, and the names of the classes in order: those of the folders, sorted
     "The images of a folder of class folders."
-    names = sorted(p.name for p in Path(root).iterdir() if p.is_dir() and not p.name.startswith('.'))
-    if names and set(names) <= {'train','val','test'}: raise ValueError(f"{root} holds {', '.join(names)}: give the one of these that holds a folder for each class")
-    found = [Entry(f'{name}/{p.relative_to(Path(root)/name)}', k, str(p)) for k,name in enumerate(names)
-             for p in sorted((Path(root)/name).rglob('*')) if _is_image(p.name) and p.is_file()]
+    root = Path(root)
+    folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')]
+    names = sorted(p.name for p in folders)
+    if names and set(names) <= {'train','val','test'}:
+        raise Refusal(f"{root} holds {', '.join(names)}: "
+                      "give the one of these that holds a folder for each class")
+    found = []
+    for k,name in enumerate(names):
+        files = (p for p in (root/name).rglob('*') if _is_image(p.name) and p.is_file())
+        found += [Entry(str(p.relative_to(root)), k, str(p)) for p in sorted(files)]
     return _each_class(found, names, root)
 
 # %% ../nbs/15_prepare.ipynb #017f7e41
 class _TarInfo(tarfile.TarInfo):
-    "Tar headers may announce others, as long as they like, which are read into memory: not here."
+    "A header that announces another one of more than a mebibyte is refused."
     @classmethod
     def frombuf(cls, buf, encoding, errors):
         info = super().frombuf(buf, encoding, errors)
-        if info.type in b'xgXLK' and info.size > 2**20: raise tarfile.ReadError(f'a header of {info.size:,} bytes')
+        if info.type in b'xgXLK' and info.size > 2**20:
+            raise tarfile.ReadError(f'a header of {info.size:,} bytes')
         return info
+
+# %% ../nbs/15_prepare.ipynb #b106b2c2
+def _inside(path, outer, member, label):
+    "The images of one class: of a tar that is a member of another."
+    name,start = Path(member.name).stem,member.offset_data
+    where = outer.extractfile(member)
+    with tarfile.open(fileobj=where, mode='r:', tarinfo=_TarInfo) as inner:
+        images = [m for m in inner if m.isfile() and _is_image(m.name)]
+    images.sort(key=lambda m: m.name)
+    return [Entry(f'{name}/{m.name}', label, str(path), start+m.offset_data, m.size)
+            for m in images]
 
 # %% ../nbs/15_prepare.ipynb #225be39f
 def imagenet_tar(
     path, # ILSVRC2012_img_train.tar, or any tar of tars with a tar for each class
 )->tuple: # Entries, and the names of the classes in order: those of the tars, sorted
     "The images of a tar of tars, in place."
-    found,names = [],[]
     with tarfile.open(path, 'r:', tarinfo=_TarInfo) as outer:
-        members = sorted((m for m in outer if m.isfile() and m.name.endswith('.tar')), key=lambda m: Path(m.name).name)
-        for k,member in enumerate(members):
-            names.append(Path(member.name).stem)
-            with tarfile.open(fileobj=outer.extractfile(member), mode='r:', tarinfo=_TarInfo) as inner:
-                images = sorted((m for m in inner if m.isfile() and _is_image(m.name)), key=lambda m: m.name)
-                found += [Entry(f'{names[-1]}/{m.name}', k, str(path), member.offset_data+m.offset_data, m.size) for m in images]
-    return _each_class(found, names, path)
+        members = [m for m in outer if m.isfile() and m.name.endswith('.tar')]
+        members.sort(key=lambda m: Path(m.name).name)
+        found = [e for k,m in enumerate(members) for e in _inside(path, outer, m, k)]
+    return _each_class(found, [Path(m.name).stem for m in members], path)
+
+# %% ../nbs/15_prepare.ipynb #7f3b40d0
+def _white(image):
+    "The number that is white in a picture; None where its file does not say."
+    if not image.mode.startswith(('I','F')):
+        return 255
+    if image.format == 'TIFF':
+        bits,black = image.tag_v2.get(258),image.tag_v2.get(262) == 1       # which is 0
+        return 65535 if image.mode[:4] == 'I;16' and bits == (16,) and black else None
+    return 65535 if image.format in ('PNG','PPM') and image.mode != 'F' else None
+
+# %% ../nbs/15_prepare.ipynb #335812cc
+FORMATS = ('JPEG','PNG','BMP','WEBP','PPM','TIFF','GIF')    # another starts a program
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+def _opened(data):
+    "What PIL makes of some bytes."
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as e:
+        raise ValueError('it is no image that PIL knows') from e
+
+def _decoded(name, data):
+    "A picture, upright, and the number that is white in it."
+    with reading(name, *BOMBS, SyntaxError, TypeError), warnings.catch_warnings():
+        warnings.simplefilter('ignore')     # what PIL wonders about, but can read
+        warnings.simplefilter('error', Image.DecompressionBombWarning)
+        image = _opened(data)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    return upright,_white(image)
+
+# %% ../nbs/15_prepare.ipynb #b467be6c
+def _eight_bits(image):
+    "A grey picture of 16 bits, in 8."
+    deep = np.asarray(image).astype(int)
+    grey = Image.fromarray(((deep+128)//257).astype(np.uint8))
+    if 'transparency' in image.info:
+        opaque = deep != image.info['transparency']
+        grey.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
+    return grey
+
+def _on_white(image):
+    "A picture with transparent parts, on white."
+    seen = image.convert('RGBA')
+    page = Image.new('RGB', image.size, 'white')
+    page.paste(seen, mask=seen.getchannel('A'))
+    return page
+
+# %% ../nbs/15_prepare.ipynb #a4684061
+MODES = {'1','L','P','PA','LA','RGB','RGBA','RGBa','RGBX','CMYK','YCbCr','HSV'}
+
+def _as_seen(name, image, white):
+    "A picture as a person sees it, in red, green and blue of 8 bits."
+    if white == 65535:
+        image = _eight_bits(image)
+    elif white is None or image.mode not in MODES:
+        raise Refusal(f"{name} has pixels of kind {image.mode}: "
+                      "what they look like is not said")
+    clear = image.info.get('transparency')
+    if isinstance(clear, tuple) and max(clear) > 255:
+        raise Refusal(f"{name} has a transparent colour of 16 bits: "
+                      "8 bits cannot tell it from others")
+    if image.has_transparency_data:
+        return _on_white(image)
+    return image.convert('RGB')
 
 # %% ../nbs/15_prepare.ipynb #aa1abc1e
-def open_image(
-    entry:Entry, # Where it is
-    resize, # One of the functions in `RESIZE`
-    size:int, # Height and width wanted
-)->np.ndarray: # uint8 (3,size,size)
-    "Read, decode and reduce one image."
+def _contents(entry):
+    "The bytes of an image."
     length = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
-    if length > 2**28: raise ValueError(f'it has {length:,} bytes: no image has more than {2**28:,}')
-    with open(entry.file, 'rb') as f: f.seek(entry.offset); data = f.read(length)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image: small = resize(image.convert('RGB'), size)
-    return np.ascontiguousarray(small.transpose(2,0,1))
+    if length > 2**28:
+        raise Refusal(f"{entry.name} has {length:,} bytes: no image has {2**28:,}")
+    with open(entry.file, 'rb') as f:
+        f.seek(entry.offset)
+        return f.read(length)
 
 # %% ../nbs/15_prepare.ipynb #990b221f
-def _try(entry, resize, size):
-    "The image, or in words why there is none."
-    try: return open_image(entry, RESIZE[resize], size)
-    except UnidentifiedImageError: return 'it is no image that PIL knows'
-    except Exception as e: return f'{type(e).__name__}: {e}'     # what a broken file makes a decoder do cannot be foreseen
+def open_image(
+    entry:Entry, # Where it is
+    resize:Callable, # One of the functions in `RESIZE`
+    size:int, # Height and width wanted
+)->np.ndarray: # uint8 (3,size,size)
+    "Read, decode and reduce one image; a Refusal says why one cannot be."
+    picture,white = _decoded(entry.name, _contents(entry))
+    small = resize(_as_seen(entry.name, picture, white), size)
+    return np.ascontiguousarray(small.transpose(2,0,1))
 
 # %% ../nbs/15_prepare.ipynb #50e78490
-def _npz(path):
-    "Labels from 0 and the side of the images in one file, by the header alone; from an npz nothing can be run."
-    there = npz_members(path, ('data','labels'))
-    if len(there) < 2: raise ValueError(f"{path} holds {', '.join(there) or 'nothing known'}: it must hold data and labels")
-    shape,dtype,_ = there['data']
-    if there['labels'].shape != shape[:1]: raise ValueError(f"{path} holds data {shape} and labels {there['labels'].shape}: they must be (n,3*S*S) and (n,)")
-    if there['labels'].dtype.kind not in 'iu': raise ValueError(f"{path} holds labels {there['labels'].dtype}: they must be whole numbers")
-    labels = there['labels'].read().astype(np.int64)-1
-    side = round((shape[-1]/3)**0.5) if len(shape) == 2 else 0
-    if dtype != np.uint8 or not side or shape != (len(labels),3*side*side): raise ValueError(f"{path} holds data {shape} {dtype} and {len(labels)} labels: they must be (n,3*S*S) uint8 and n")
-    if labels.min(initial=0) < 0: raise ValueError(f"{path} holds labels from {labels.min()+1}: the official ones count from 1")
-    return labels, side
+def _labels(path, member, n):
+    "The labels of one npz, from 0."
+    if member.shape != (n,) or member.dtype.kind not in 'iu':
+        raise Refusal(f"{path} holds {n} images and labels {member.shape} "
+                      f"{member.dtype}: they must be ({n},) whole numbers")
+    labels = member.read().astype(np.int64)-1
+    if labels.min(initial=0) < 0:
+        raise Refusal(f"{path} holds labels from {labels.min()+1}: they count from 1")
+    return labels
 
+# %% ../nbs/15_prepare.ipynb #636ef16c
+def _npz(path):
+    "Labels from 0 and the side of the images in one file, by the header alone."
+    there = npz_members(path, ('data','labels'))
+    if len(there) < 2:
+        held = ', '.join(there) or 'nothing known'
+        raise Refusal(f"{path} holds {held}: it must hold data and labels")
+    shape,dtype,_ = there['data']
+    side = round((shape[-1]/3)**0.5) if len(shape) == 2 else 0
+    if dtype != np.uint8 or not side or shape[1] != 3*side*side:
+        raise Refusal(f"{path} holds data {shape} {dtype}: it must be (n,3*S*S) uint8")
+    return _labels(path, there['labels'], shape[0]),side
+
+# %% ../nbs/15_prepare.ipynb #554d5d9f
 @lru_cache(maxsize=1)   # one file of ImageNet at 64x64 is 1.6 GB
-def _batch(path, side):
+def _pixels(path, side):
     "The images of one file, uint8 (n,3,S,S)."
     return npz_members(path, ('data',))['data'].read().reshape(-1, 3, side, side)
+def _rows(files, side, starts, labels, i):
+    "Images uint8 (k,3,S,S) and labels (k,) of ascending indices (k,)."
+    i = np.asarray(i)
+    which = np.searchsorted(starts, i, side='right')-1
+    parts = [_pixels(files[k], side)[i[which==k]-starts[k]] for k in np.unique(which)]
+    return torch.from_numpy(np.concatenate(parts)), labels[i]
 
 # %% ../nbs/15_prepare.ipynb #b009f41e
 def downsampled_npz(
-    folder, # Holds train_data_batch_1.npz and so on: `data` (n,3*S*S) uint8, `labels` from 1
-)->tuple: # A function from ascending indices (k,) to images uint8 (k,3,S,S) and labels (k,); the labels of all images, int64 (n,)
+    folder, # Holds train_data_batch_1.npz and so on: `data` uint8, `labels` from 1
+)->tuple: # How to take rows, and the labels of all, int64 (n,)
     "The official downsampled ImageNet, one of its files in memory at a time."
-    files = sorted(Path(folder).glob('*train*.npz'), key=lambda p: (len(p.name), p.name))
+    files = sorted(Path(folder).glob('*train*.npz'), key=lambda p: (len(p.name),p.name))
+    if not files:
+        raise Refusal(f"{folder} holds no npz of training images")
     labels,sides = zip(*(_npz(p) for p in files))
-    if len(set(sides)) > 1: raise ValueError(f"{folder} holds images of {', '.join(f'{s}x{s}' for s in sorted(set(sides)))}: they must be of one size")
-    starts,every = np.cumsum([0, *map(len, labels)]),torch.from_numpy(np.concatenate(labels))
-    def take(i):
-        i = np.asarray(i); k = np.searchsorted(starts, i, side='right')-1
-        return torch.from_numpy(np.concatenate([_batch(files[j], sides[0])[i[k==j]-starts[j]] for j in np.unique(k)])), every[i]
-    return take, every
+    if len(set(sides)) > 1:
+        sizes = ', '.join(f'{s}x{s}' for s in sorted(set(sides)))
+        raise Refusal(f"{folder} holds images of {sizes}: they must be of one size")
+    every = torch.from_numpy(np.concatenate(labels))
+    if not len(every):
+        raise Refusal(f"{folder} holds no images")
+    starts = np.cumsum([0, *map(len, labels)])
+    return partial(_rows, files, sides[0], starts, every), every
 
 # %% ../nbs/15_prepare.ipynb #f859ff85
 def cifar10(
@@ -183,95 +305,259 @@ def cifar10(
 )->tuple: # images uint8 (50000,3,32,32), labels int64 (50000,)
     "CIFAR-10's training images."
     from torchvision.datasets import CIFAR10
-    try: data = CIFAR10(str(folder), train=True, download=False)
-    except RuntimeError as e: raise ValueError(f"{folder} holds no whole CIFAR-10: {e}") from None
-    return torch.from_numpy(data.data).permute(0,3,1,2).contiguous(), torch.tensor(data.targets)
+    try:
+        data = CIFAR10(str(folder), train=True, download=False)
+    except RuntimeError as e:
+        raise Refusal(f"{folder} holds no whole CIFAR-10: {e}") from e
+    images = torch.from_numpy(data.data).permute(0,3,1,2).contiguous()
+    return images, torch.tensor(data.targets)
+
+# %% ../nbs/15_prepare.ipynb #3ad1b970
+class _Plan(NamedTuple):
+    "What there is to prepare."
+    n:int # Images
+    settings:dict # What the set will say of itself
+    make:Callable # From a range of indices, and a map, to batches
+    entries:list # The images that are in files
 
 # %% ../nbs/15_prepare.ipynb #b97d8111
+class _Rows(NamedTuple):
+    "Images that are small already."
+    take:Callable # From indices to images, uint8 (B,C,H,W), and labels
+    labels:torch.Tensor # Of all images
+    n_classes:int # Number of classes
+    transform:str # By what filter they were made small
+
+def _of_set(data):
+    "The rows of a data set."
+    def take(i):
+        return data.bytes(i), data.labels[i]
+    return _Rows(take, data.labels, data.settings['n_classes'], '')
+
+def _of_cifar(folder):
+    "The rows of CIFAR-10."
+    x,labels = cifar10(folder)
+    def take(i):
+        return x[i], labels[i]
+    return _Rows(take, labels, 10, '')
+
+# %% ../nbs/15_prepare.ipynb #a6954c03
+def _small(source, size, n):
+    "The rows of a source; None where images are in files of their own."
+    path = Path(source)
+    if source == 'digits':
+        return _of_set(digits())
+    if source == 'glyphs':
+        return _of_set(Glyphs(60_000 if n is None else n, size))
+    if path.is_dir() and any(path.glob('*train*.npz')):
+        take,labels = downsampled_npz(path)
+        return _Rows(take, labels, int(labels.max())+1, 'box')
+    if (path/'cifar-10-batches-py').is_dir():
+        return _of_cifar(path)
+    return None
+
+# %% ../nbs/15_prepare.ipynb #18a273d6
+def _of_rows(about, rows):
+    "The plan for images that are small already."
+    side,size = rows.take([0])[0].shape[-1],about['size']
+    if side != size:
+        raise Refusal(f"{about['source']} holds images of {side}x{side}: "
+                      f"size is {size}, and these cannot be made smaller once more")
+    def make(indices, each):
+        for i in torch.arange(indices[0], indices[-1]+1).split(1000):
+            x,c = rows.take(i)
+            yield dict(images=x, labels=c, indices=i)
+    settings = about | dict(transform=rows.transform, n_classes=rows.n_classes)
+    return _Plan(len(rows.labels), settings, make, [])
+
+# %% ../nbs/15_prepare.ipynb #f2215c4e
 def _listed(source):
     "The entries of a folder or tar, and the names of the classes."
     path = Path(source)
-    try: found,names = imagenet_tar(path) if path.is_file() else class_folders(path)
-    except tarfile.TarError as e: raise ValueError(f"{source} is no tar of class tars: {e}") from None
-    if not found: raise ValueError(f"{source} holds no images: it must be a folder of class folders, a tar of class tars, a folder of npz files or of CIFAR-10, or one of the words digits and glyphs")
-    return found, names
+    try:
+        found,names = imagenet_tar(path) if path.is_file() else class_folders(path)
+    except tarfile.TarError as e:
+        raise Refusal(f"{source} is no tar of class tars: {e}") from e
+    if not found:
+        raise Refusal(f"{source} holds no images: it must be a folder of class "
+                      "folders, a tar of class tars, a folder of npz files or of "
+                      "CIFAR-10, or one of the words digits and glyphs")
+    return found,names
 
 def _listing(found):
-    "A hash of the names and labels, in order: other files are another source."
+    "A hash of the names and labels, in order."
     return sha256(repr([(e.name,e.label) for e in found]).encode()).hexdigest()
 
-def _rows(source, size, n):
-    "Images that are small already: a function from indices to bytes and labels, how many, of how many classes, and by what filter; None for files."
-    path = Path(source)
-    if source == 'glyphs':
-        glyphs = Glyphs(60_000 if n is None else n, size)
-        def drawn(i): x,c = glyphs[i]; return to_uint8(x),c
-        return drawn, len(glyphs), 26, ''
-    if path.is_dir() and list(path.glob('*train*.npz')): (take,c),transform = downsampled_npz(path),'box'; n_classes = int(c.max())+1
-    elif source == 'digits' or (path/'cifar-10-batches-py').is_dir():
-        (x,c),transform,n_classes = digits().tensors if source == 'digits' else cifar10(path),'',10
-        if source == 'digits': x = to_uint8(x)
-        def take(i): return x[i],c[i]
-    else: return None
-    side = take([0])[0].shape[-1]
-    if side != size: raise ValueError(f"{source} holds images of {side}x{side}: size is {size}, and these cannot be made smaller once more")
-    return take, len(c), n_classes, transform
+# %% ../nbs/15_prepare.ipynb #0335920e
+def _try(entry, resize, size):
+    "The image, or in words why there is none."
+    try:
+        return open_image(entry, RESIZE[resize], size)
+    except Refusal as e:
+        return str(e)
+
+def _together(some, found, size):
+    "A batch of those that could be read, of pairs: index, and image or words."
+    good = [(i,x) for i,x in some if isinstance(x, np.ndarray)]
+    pixels = [x for _,x in good] or [np.empty((0,3,size,size), np.uint8)]
+    images = np.stack(pixels).reshape(-1, 3, size, size)
+    kept = torch.tensor([i for i,_ in good], dtype=torch.long)
+    labels = torch.tensor([found[i].label for i,_ in good], dtype=torch.long)
+    return dict(images=torch.from_numpy(images), labels=labels, indices=kept)
+
+# %% ../nbs/15_prepare.ipynb #39cffaf1
+def _of_files(source, about, resize):
+    "The plan for images that are in files."
+    found,names = _listed(source)
+    size = about['size']
+    def make(indices, each):
+        some = found[indices[0]:indices[-1]+1]
+        work = zip(indices, each(partial(_try, resize=resize, size=size), some))
+        while part := list(islice(work, 100)):
+            yield _together(part, found, size)
+    settings = about | dict(transform=resize, n_classes=len(names), classes=names)
+    return _Plan(len(found), settings | dict(listing=_listing(found)), make, found)
+
+# %% ../nbs/15_prepare.ipynb #3b27214a
+def _planned(source, size, resize, n):
+    "What there is to prepare, or a refusal."
+    one_of(RESIZE, resize=resize)
+    if not whole(size, 1) or size > 4096:
+        raise Refusal(f"size is {size!r}: it must be from 1 to 4096")
+    if n is not None and source != 'glyphs':
+        raise Refusal(f"n is {n}: only glyphs come in any number, "
+                      f"{source} is taken whole")
+    word = source in ('digits','glyphs')
+    if not word and not Path(source).exists():
+        raise Refusal(f"{source} does not exist")
+    about = dict(source=source if word else Path(source).resolve().name, size=size)
+    rows = _small(source, size, n)
+    return _of_rows(about, rows) if rows else _of_files(source, about, resize)
 
 # %% ../nbs/15_prepare.ipynb #d9eeb1cb
 def _begin():
-    "What a decoding process does first: one thread, and a watch on the process that began it."
+    "What a decoding process does first: one thread, a watch on who began it."
     torch.set_num_threads(1)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    def watch():
+        parent_process().join()
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+# %% ../nbs/15_prepare.ipynb #597922dd
+@contextmanager
+def _deaf():
+    "Inside, Ctrl-C waits; processes that are started here never hear it."
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+# %% ../nbs/15_prepare.ipynb #2e024799
+def _all(f, items):
+    "What a decoding process is asked for."
+    return [f(item) for item in items]
+
+def _spread(pool, f, items):
+    "As `map`, by the processes of a pool, 32 items at a time."
+    with _deaf():
+        parts = [items[k:k+32] for k in range(0, len(items), 32)]
+        work = deque(pool.submit(_all, f, part) for part in parts)
+    while work:
+        yield from work.popleft().result()
+
+# %% ../nbs/15_prepare.ipynb #26ec2389
+@contextmanager
+def _decoders(workers):
+    "A map over several processes, gone when this is left; with one, Python's own."
+    if workers == 1:
+        yield map
+        return
+    others = active_children()
+    with ProcessPoolExecutor(workers, get_context('spawn'), _begin) as pool:
+        try:
+            yield partial(_spread, pool)
+        except BaseException:
+            for child in set(active_children()) - set(others):
+                child.terminate()
+            raise
+
+# %% ../nbs/15_prepare.ipynb #b496722f
+def _put(plan, dest, workers, shard_size=10_000, tell=lambda images: None):
+    "Put images on disk, or the shards that are missing; `tell` is told of each batch."
+    at_least(1, workers=os.cpu_count() if workers is None else workers)
+    with _decoders(workers or os.cpu_count()) as each:
+        def make(indices):
+            for batch in plan.make(indices, each):
+                tell(len(batch['images']))
+                yield batch
+        yield from write_set(dest, make, plan.n, plan.settings, shard_size)
 
 # %% ../nbs/15_prepare.ipynb #1a0fa122
 def prepare(
-    source, # A folder of class folders, ImageNet's tar, a folder of its downsampled npz files or of CIFAR-10; or 'digits', 'glyphs'
+    source, # Class folders, ImageNet's tar, npz files, CIFAR-10; 'digits', 'glyphs'
     dest, # Directory of the set; made if missing
     *,
     size:int=64, # Height and width wanted
     resize:str='area', # One of `RESIZE`, for files
     n:int=None, # Number of glyphs; 60,000 unless given
-    workers:int=None, # Processes that decode; as many as there are cores unless given; with 1 only this one
+    workers:int=None, # Processes that decode; as many as there are cores unless given
     shard_size:int=10_000, # Images a shard
 )->Iterator: # Of pairs: images done, images in all
     "Put images on disk, or the shards that are missing."
-    if resize not in RESIZE: raise ValueError(f"resize is {resize!r}: it must be one of {', '.join(RESIZE)}")
-    if not 1 <= size <= 4096: raise ValueError(f"size is {size}: it must be from 1 to 4096")
-    if workers is not None and workers < 1: raise ValueError(f"workers is {workers}: it must be 1 or more")
-    if n is not None and source != 'glyphs': raise ValueError(f"n is {n}: only glyphs come in any number, {source} is taken whole")
-    if source not in ('digits','glyphs') and not Path(source).exists(): raise ValueError(f"{source} does not exist")
-    about = dict(source=str(source) if source in ('digits','glyphs') else Path(source).resolve().name, size=size)
-    if rows := _rows(source, size, n):
-        take,total,n_classes,transform = rows
-        def make(indices):
-            for i in torch.arange(indices[0], indices[-1]+1).split(1000): x,c = take(i); yield dict(images=x, labels=c, indices=i)
-        for done in write_set(dest, make, total, about | dict(transform=transform, n_classes=n_classes), shard_size): yield done,total
-        return
-    found,names = _listed(source)
-    settings = about | dict(transform=resize, n_classes=len(names), classes=names, listing=_listing(found))
-    workers = workers or os.cpu_count()
-    with ProcessPoolExecutor(workers, get_context('spawn'), _begin) if workers > 1 else nullcontext() as pool:
-        each = partial(pool.map, chunksize=32) if pool else map
-        def make(indices):
-            work = each(partial(_try, resize=resize, size=size), found[indices[0]:indices[-1]+1])
-            good = [(torch.from_numpy(x),i) for i,x in zip(indices, work) if isinstance(x, np.ndarray)]
-            images = torch.stack([x for x,_ in good]) if good else torch.empty(0, 3, size, size, dtype=torch.uint8)
-            i = torch.tensor([i for _,i in good], dtype=torch.long)
-            yield dict(images=images, labels=torch.tensor([found[j].label for j in i.tolist()], dtype=torch.long), indices=i)
-        for done in write_set(dest, make, len(found), settings, shard_size): yield done,len(found)
+    plan = _planned(source, size, resize, n)
+    for done in _put(plan, dest, workers, shard_size):
+        yield done,plan.n
+
+# %% ../nbs/15_prepare.ipynb #43ac0c8c
+def _why(entry, settings):
+    "Why an image is not in a set; it is tried once more."
+    found = _try(entry, settings['transform'], settings['size'])
+    if isinstance(found, str):
+        return found
+    return f'{entry.name} can be read now, and could not before'
+
+def _left_out(entries, data):
+    "Pairs: name and reason, of those entries that are not in a set."
+    missing = set(range(len(entries))) - set(data.tensor('indices').tolist())
+    return [(entries[i].name, _why(entries[i], data.settings)) for i in sorted(missing)]
 
 # %% ../nbs/15_prepare.ipynb #bd584133
 def unreadable(
     source, # As for `prepare`
     dest, # Directory of the finished set
 )->list: # Pairs: name and reason
-    "The images that are not in a set because they could not be read; each is tried once more, for the reason."
+    "The images that are not in a set because they could not be read, and why."
     data = ImageSet(dest, check=False)
-    if 'listing' not in data.settings: return []
+    if 'listing' not in data.settings:
+        return []
     found,_ = _listed(source)
-    if _listing(found) != data.settings['listing']: raise ValueError(f"{source} is not what {dest} was made from: the names of its files are others")
-    def why(entry):
-        said = _try(entry, data.settings['transform'], data.settings['size'])
-        return said if isinstance(said, str) else 'it can be read now, and could not before'
-    missing = sorted(set(range(len(found))) - set(data.tensor('indices').tolist()))
-    return [(found[i].name, why(found[i])) for i in missing]
+    if _listing(found) != data.settings['listing']:
+        raise Refusal(f"{source} is not what {dest} was made from: "
+                      "the names of its files are others")
+    return _left_out(found, data)
+
+# %% ../nbs/15_prepare.ipynb #deb77c66
+@command
+def cfg_prepare(
+    source:str, # Class folders, ImageNet's tar, npz files, CIFAR-10; digits, glyphs
+    dest:str, # Directory of the set; made if missing
+    size:int=64, # Height and width in pixels
+    resize:str='area', # How images are made smaller: area (the paper's) or adm (ADM's)
+    n:int=None, # Number of glyphs; 60,000 unless given
+    workers:int=None, # Processes; as many as there are cores unless given
+):
+    "Turn images into a set on disk; unreadable ones are left out and named."
+    print(f"{source}, at {size}x{size}, into {dest}", file=sys.stderr)
+    plan = _planned(source, size, resize, n)
+    n_classes = plan.settings['n_classes']
+    print(f"{plan.n:,} images of {n_classes:,} classes", file=sys.stderr)
+    with progress(total=plan.n, unit=' images', unit_scale=True) as bar:
+        for done in _put(plan, dest, workers, tell=bar.update):
+            bar.update(done-bar.n)
+    data = ImageSet(dest, check=False)
+    bad = _left_out(plan.entries, data)
+    for _,why in bad:
+        print(f'left out: {why}')
+    print(f"{dest}: {len(data):,} images of {size}x{size} in {n_classes} classes, "
+          f"{len(bad)} left out")

@@ -8,37 +8,52 @@ import pytest
 import torch
 from PIL import Image
 from torch import nan, tensor, zeros
-from cfg_repro.adapters import cosine_betas, discrete_logsnrs, linear_betas, visited
-from cfg_repro.classifier_guidance import classifier_guide, classifier_guided, classifier_guided_step
-from cfg_repro.data import Glyphs, ImageSet, digits, draw_glyph, from_uint8, read_record, to_uint8, write_record, write_set
+from cfg_repro.adapters import cosine_betas, discrete_logsnrs, discrete_model, linear_betas, time_of, visited
+from cfg_repro.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint, steps_taken, train_run
+from cfg_repro.checks import Refusal
+from cfg_repro.classifier_guidance import classifier_grad, classifier_guide, classifier_guided
+from cfg_repro.classifier_guidance import classifier_guided_step, shift_mean
+from cfg_repro.data import Glyphs, MemorySet, digits, draw_glyph, from_uint8, to_uint8
 from cfg_repro.digits import cfg_digits
-from cfg_repro.evaluate import Classifier, Statistics, evaluate, fit_classifier, load_statistics, save_statistics
-from cfg_repro.experiments import preset, write_csv
+from cfg_repro.evaluate import Classifier, Statistics, check_images, evaluate, fit_classifier, inception_weights
+from cfg_repro.evaluate import load_statistics, make_extractor, save_statistics
+from cfg_repro.files import file_hash, read_record, write_record
 from cfg_repro.forward import diffuse, eps_from_score, eps_from_x, score_from_eps, transition, x_from_eps
 from cfg_repro.generate import balanced_labels, generate, image_noise, random_labels
 from cfg_repro.guidance import guide, guided, implicit_classifier_grad
-from cfg_repro.mixture import Mixture
+from cfg_repro.hardware import pick, spread
+from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
+from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
-from cfg_repro.prepare import downsampled_npz, prepare
-from cfg_repro.reverse import ancestral_step, ddim_step, posterior, reverse_moments, sde_dpmpp_2m_step
-from cfg_repro.runs import cfg_prepare, cfg_train, open_data, pick, teachable
-from cfg_repro.samples import cfg_evaluate, cfg_sample, load_run
-from cfg_repro.sampling import sample
-from cfg_repro.schedule import angles, even_grid, logsnr_density, logsnr_grid, logsnr_of, u_of
+from cfg_repro.prepare import adm_resize, cfg_prepare, downsampled_npz, prepare
+from cfg_repro.presets import preset
+from cfg_repro.results import write_csv
+from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
+from cfg_repro.runs import cfg_train
+from cfg_repro.samples import cfg_sample, load_guide, load_run, maker
+from cfg_repro.sampling import denoise, sample
+from cfg_repro.schedule import angles, logsnr_density, logsnr_grid, logsnr_of, u_of
+from cfg_repro.sets import ImageSet, open_data, teachable, write_set
+from cfg_repro.solvers import ddim_step, even_grid, sde_dpmpp_2m_step
 from cfg_repro.sweeps import cfg_sweep, sweep_cells
 from cfg_repro.tradeoff import langevin_step, truncated_normal
-from cfg_repro.training import load_checkpoint, new_state, save_checkpoint, step_generator, train, train_run
-from cfg_repro.unet import NoisyClassifier, UNet, load_adm, load_weights
+from cfg_repro.training import new_state, step_generator, train
+from cfg_repro.unet import (
+    Attention, AttentionPool, NoisyClassifier, ResBlock, UNet, load_adm, load_weights, time_embedding)
 
 z, c = zeros(5, 1, 8, 8), zeros(5, dtype=torch.long)
 low, high = tensor(-1.), tensor(1.)
 images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+more = images.repeat(2, 1, 1, 1)
 small = dict(in_channels=1, channels=4, mult=(1,), blocks=1, attention=(), head_channels=4, groups=2)
 
 
 def net(): return UNet(8, 10, **small)
-def judge(): return Classifier(1, 10)
+def judge(): return make_extractor(Classifier(1, 10))
 def model(z, logsnr, c): return z
+def wrote(path): path.write_text('mine'); return path
+def narrow(z, logsnr, c): return z[..., :7]
+def logits(z, logsnr): return z.flatten(1)
 def steps(**changes): return list(train(new_state(net()), digits(), **dict(steps=2, batch_size=4) | changes))
 def kept(folder, **changes):
     save_statistics(folder/'s.npz', Statistics(**dict(mu=np.zeros(3), sigma=np.eye(3), features=np.zeros((2, 3)), extractor='x') | changes))
@@ -46,6 +61,13 @@ def kept(folder, **changes):
 def npz(folder, **arrays):
     np.savez(folder/'train_data_batch_1.npz', **arrays)
     return folder
+def of_format(folder, path, version):
+    "A checkpoint as another version of the package would have written it."
+    about = read_record(path/'state.json') | dict(format=version)
+    write_record(path/'state.json', {k: v for k, v in about.items() if v is not None})
+    hashes = read_record(path/'manifest.json')
+    write_record(path/'manifest.json', hashes | {'state.json': file_hash(path/'state.json')})
+    return path
 def a_set(folder, settings=dict(n_classes=3), **batch):
     batch = dict(images=zeros(4, 1, 8, 8, dtype=torch.uint8), labels=tensor([0, 1, 2, 0])) | batch
     for _ in write_set(folder/'set', lambda indices: [batch], 4, settings): pass
@@ -55,86 +77,317 @@ def a_set(folder, settings=dict(n_classes=3), **batch):
 # A sentence's beginning or its telling part, and what must say it; `d` is an empty directory
 FUNCTIONS = {
     # schedule
-    'logsnr_min is 1.0, logsnr_max is -1.0': lambda d: angles(1., -1.), 'logsnr_min is 2.0, logsnr_max is 2.0': lambda d: logsnr_grid(4, 2., 2.),
-    'logsnr_min is nan': lambda d: logsnr_of(tensor(.5), nan, 1.), 'logsnr_max is nan': lambda d: u_of(tensor(.5), -1., nan), 'logsnr_min is 20.0': lambda d: logsnr_density(tensor(0.), 20., -20.),
-    'u runs from -0.5': lambda d: logsnr_of(tensor([-.5, .5])), 'to 1.5': lambda d: logsnr_of(tensor([.5, 1.5])), 'u runs from nan': lambda d: logsnr_of(tensor([nan])),
-    'T is 1: it must be a whole number, 2 or more': lambda d: logsnr_grid(1), 'T is 2.5': lambda d: logsnr_grid(2.5), 'T is nan': lambda d: logsnr_grid(nan), 'T is -4': lambda d: logsnr_grid(-4),
-    'T is 1.5': lambda d: even_grid(1.5), 'logsnr_min is 8.0, logsnr_max is -8.0': lambda d: even_grid(4, 8., -8.),
+    'logsnr_min is 1.0, logsnr_max is -1.0': lambda d: angles(1., -1.),
+    'logsnr_min is 2.0, logsnr_max is 2.0': lambda d: logsnr_grid(4, 2., 2.),
+    'logsnr_min is nan': lambda d: logsnr_of(tensor(.5), nan, 1.),
+    "logsnr_min is '-20', logsnr_max is 20.0: they must be numbers": lambda d: angles('-20', 20.),
+    'logsnr_max is nan': lambda d: u_of(tensor(.5), -1., nan),
+    'logsnr_min is 20.0': lambda d: logsnr_density(tensor(0.), 20., -20.),
+    'u runs from -0.5': lambda d: logsnr_of(tensor([-.5, .5])),
+    'to 1.5': lambda d: logsnr_of(tensor([.5, 1.5])),
+    'u runs from nan': lambda d: logsnr_of(tensor([nan])),
+    'T is 1: it must be a whole number, 2 or more': lambda d: logsnr_grid(1),
+    'T is 2.5': lambda d: logsnr_grid(2.5),
+    'T is nan': lambda d: logsnr_grid(nan),
+    'T is -4': lambda d: logsnr_grid(-4),
+    'T is 1.5': lambda d: even_grid(1.5),
+    'logsnr_min is 8.0, logsnr_max is -8.0': lambda d: even_grid(4, 8., -8.),
+    "T is '4': it must be a whole number": lambda d: logsnr_grid('4'),
+    "even_grid: T is '4'": lambda d: even_grid('4'),
+    'logsnr_min is -inf, logsnr_max is 8.0: equal steps need finite bounds': lambda d: even_grid(4, -math.inf, 8.),
+    'logsnr_min is -8.0, logsnr_max is inf': lambda d: even_grid(4, -8., math.inf),
     # forward and reverse
-    'diffuse: logsnr is (5,), the images are (5, 1, 8, 8): it must be () or (5, 1, 1, 1)': lambda d: diffuse(z, z, logsnr=zeros(5)),
-    'x_from_eps: logsnr is (5,)': lambda d: x_from_eps(z, z, logsnr=zeros(5)), 'eps_from_x: logsnr is (5,)': lambda d: eps_from_x(z, z, logsnr=zeros(5)),
-    'score_from_eps: logsnr is (5,)': lambda d: score_from_eps(z, logsnr=zeros(5)), 'eps_from_score: logsnr is (5,)': lambda d: eps_from_score(z, logsnr=zeros(5)),
-    'transition: logsnr is (8,)': lambda d: transition(z, logsnr=zeros(8), logsnr_next=zeros(8)+1), 'posterior: logsnr is (8, 8)': lambda d: posterior(z, z, logsnr=zeros(8, 8), logsnr_next=zeros(8, 8)+1),
+    'diffuse: logsnr is (5,), the images are (5, 1, 8, 8): it must be () or (5, 1, 1, 1)':
+        lambda d: diffuse(z, z, logsnr=zeros(5)),
+    'x_from_eps: logsnr is (5,)': lambda d: x_from_eps(z, z, logsnr=zeros(5)),
+    'eps_from_x: logsnr is (5,)': lambda d: eps_from_x(z, z, logsnr=zeros(5)),
+    'score_from_eps: logsnr is (5,)': lambda d: score_from_eps(z, logsnr=zeros(5)),
+    'eps_from_score: logsnr is (5,)': lambda d: eps_from_score(z, logsnr=zeros(5)),
+    'transition: logsnr is (8,)': lambda d: transition(z, logsnr=zeros(8), logsnr_next=zeros(8)+1),
+    'posterior: logsnr is (8, 8)': lambda d: posterior(z, z, logsnr=zeros(8, 8), logsnr_next=zeros(8, 8)+1),
     'ddim_step: logsnr is (5,)': lambda d: ddim_step(z, z, logsnr=zeros(5), logsnr_next=zeros(5)+1),
-    'transition: logsnr is 1.0, logsnr_next is -1.0: the first must not be above the second': lambda d: transition(z, logsnr=high, logsnr_next=low),
+    'transition: logsnr is 1.0, logsnr_next is -1.0: the first must not be above the second':
+        lambda d: transition(z, logsnr=high, logsnr_next=low),
     'posterior: logsnr is 1.0, logsnr_next is -1.0': lambda d: posterior(z, z, logsnr=high, logsnr_next=low),
-    'ancestral_step: logsnr is 1.0, logsnr_next is -1.0': lambda d: ancestral_step(z, z, logsnr=high, logsnr_next=low, noise=z),
-    'kl_step: logsnr is 1.0, logsnr_next is -1.0': lambda d: kl_step(z, z, logsnr=high, logsnr_next=low), 'logsnr_next is nan': lambda d: posterior(z, z, logsnr=low, logsnr_next=tensor(nan)),
-    'v is 1.5: it must be in [0,1]': lambda d: reverse_moments(z, z, logsnr=low, logsnr_next=high, v=1.5), 'v is -0.1': lambda d: ancestral_step(z, z, logsnr=low, logsnr_next=high, noise=z, v=-.1),
-    'v is nan': lambda d: sde_dpmpp_2m_step(z, z, logsnr=low, logsnr_next=high, noise=z, v=nan), 'v is 2': lambda d: classifier_guided_step(lambda z, logsnr: z.flatten(1), c, s=1., v=2)(z, z, logsnr=low, logsnr_next=high, noise=z),
+    'ancestral_step: logsnr is 1.0, logsnr_next is -1.0':
+        lambda d: ancestral_step(z, z, logsnr=high, logsnr_next=low, noise=z),
+    'kl_step: logsnr is 1.0, logsnr_next is -1.0': lambda d: kl_step(z, z, logsnr=high, logsnr_next=low),
+    'logsnr_next is nan': lambda d: posterior(z, z, logsnr=low, logsnr_next=tensor(nan)),
+    'v is 1.5: it must be in [0,1]': lambda d: reverse_moments(z, z, logsnr=low, logsnr_next=high, v=1.5),
+    'v is -0.1': lambda d: ancestral_step(z, z, logsnr=low, logsnr_next=high, noise=z, v=-.1),
+    'v is nan': lambda d: sde_dpmpp_2m_step(z, z, logsnr=low, logsnr_next=high, noise=z, v=nan),
+    "v is '0.3'": lambda d: ancestral_step(z, z, logsnr=low, logsnr_next=high, noise=z, v='0.3'),
+    'v is 2': lambda d: classifier_guided_step(logits, c, s=1., v=2)(z, z, logsnr=low, logsnr_next=high, noise=z),
     # the mixture
-    'means are [1.0, 2.0]': lambda d: Mixture([1., 2.], [1., 1.]), 'means are [[nan]]': lambda d: Mixture([[nan]], [1.]), 'stds are [0.0]': lambda d: Mixture([[0.]], [0.]),
-    'stds are [1.0]: they must be 2': lambda d: Mixture([[0.], [1.]], [1.]), 'weights are [1.0, -1.0]': lambda d: Mixture([[0.], [1.]], [1., 1.], [1., -1.]),
-    'labels run from 7 to 7: they must be in [0,1]': lambda d: Mixture([[0.]], [1.])(zeros(1, 1), zeros(1), tensor([7])), 'labels run from -1': lambda d: Mixture([[0.]], [1.])(zeros(1, 1), zeros(1), tensor([-1])),
-    'weights are [1.0, 0.0]': lambda d: Mixture([[0.], [1.]], [1., 1.], [1., 0.]), 'sample: labels run from 0 to 2': lambda d: Mixture([[0.]], [1.]).sample(tensor([0, 2])), 'log_prob: labels run from 5 to 5': lambda d: Mixture([[0.]], [1.]).log_prob(zeros(1, 1), zeros(1), tensor([5])),
+    'means are [1.0, 2.0]': lambda d: Mixture([1., 2.], [1., 1.]),
+    'means are [[nan]]': lambda d: Mixture([[nan]], [1.]),
+    'stds are [0.0]': lambda d: Mixture([[0.]], [0.]),
+    'stds are [1.0]: they must be 2': lambda d: Mixture([[0.], [1.]], [1.]),
+    'weights are [1.0, -1.0]': lambda d: Mixture([[0.], [1.]], [1., 1.], [1., -1.]),
+    'labels run from 7 to 7: they must be in [0,1]':
+        lambda d: Mixture([[0.]], [1.])(zeros(1, 1), zeros(1), tensor([7])),
+    'labels run from -1': lambda d: Mixture([[0.]], [1.])(zeros(1, 1), zeros(1), tensor([-1])),
+    'weights are [1.0, 0.0]': lambda d: Mixture([[0.], [1.]], [1., 1.], [1., 0.]),
+    'sample: labels run from 0 to 2': lambda d: Mixture([[0.]], [1.]).sample(tensor([0, 2])),
+    'log_prob: labels run from 5 to 5': lambda d: Mixture([[0.]], [1.]).log_prob(zeros(1, 1), zeros(1), tensor([5])),
     'labels run from -3 to 7': lambda d: Mixture([[0.]], [1.])(zeros(2, 1), zeros(2), tensor([-3, 7])),
+    'means are tensor([], size=(0, 2)': lambda d: Mixture(zeros(0, 2), []),
+    'z is (2, 1): it must be (B,2)': lambda d: Mixture(zeros(3, 2), [1.]*3)(zeros(2, 1), zeros(2), tensor([0, 1])),
+    'classifier: z is (2, 1)': lambda d: Mixture(zeros(3, 2), [1.]*3).classifier(zeros(2, 1), zeros(2)),
+    'c is (1,), z is (2, 2): there must be one class':
+        lambda d: Mixture(zeros(3, 2), [1.]*3)(zeros(2, 2), zeros(2), tensor([0])),
+    'guided_log_prob: labels run from 3':
+        lambda d: guided_log_prob(Mixture(zeros(3, 2), [1.]*3), zeros(2, 2), tensor([3, 3]), 1., logsnr=zeros(2)),
     # the objective
-    'p_uncond is 1.5': lambda d: drop_class(c, 1.5, null=10), 'p_uncond is -0.1': lambda d: drop_class(c, -.1, null=10), 'p_uncond is nan': lambda d: drop_class(c, nan, null=10),
-    'n is 0: it must be 1 or more': lambda d: stratified_u(0), 'x is (5, 1, 8, 8), eps (5, 1, 8, 7)': lambda d: eps_loss(model, z, c, logsnr=zeros(5), eps=z[..., :7]),
-    'logsnr ()': lambda d: eps_loss(model, z, c, logsnr=zeros(()), eps=z), 'c (4,)': lambda d: eps_loss(model, z, c[:4], logsnr=zeros(5), eps=z),
+    'p_uncond is 1.5': lambda d: drop_class(c, 1.5, null=10),
+    'p_uncond is -0.1': lambda d: drop_class(c, -.1, null=10),
+    'p_uncond is nan': lambda d: drop_class(c, nan, null=10),
+    'n is 0: it must be a whole number, 1 or more': lambda d: stratified_u(0),
+    'n is 2.5': lambda d: stratified_u(2.5),
+    'x is (5, 1, 8, 8), eps is (5, 1, 8, 7): they must have one shape':
+        lambda d: eps_loss(model, z, c, logsnr=zeros(5), eps=z[..., :7]),
+    'logsnr is (), c is (5,): they must be (5,)': lambda d: eps_loss(model, z, c, logsnr=zeros(()), eps=z),
+    'eps_hat is (1, 1, 8, 8), eps is (5, 1, 8, 8)':
+        lambda d: eps_loss(lambda z, logsnr, c: z[:1], z, c, logsnr=zeros(5), eps=z),
+    'kl_step: eps_hat is (1, 1, 8, 8)': lambda d: kl_step(z[:1], z, logsnr=low, logsnr_next=high),
+    "p_uncond is '0.1': a probability": lambda d: drop_class(c, '0.1', null=10),
+    'logsnr is (5,), c is (4,)': lambda d: eps_loss(model, z, c[:4], logsnr=zeros(5), eps=z),
     # guidance
-    'guidance strength w is nan': lambda d: guided(model, nan, null=10), 'guidance strength w is inf': lambda d: guided(model, math.inf, null=10), "guidance strength w is 'much'": lambda d: guided(model, 'much', null=10),
-    'guidance strength w is tensor([nan': lambda d: guided(model, lambda logsnr: logsnr*nan, null=10)(z, zeros(5), c), 'guided: labels run from 0 to 12': lambda d: guided(model, 1., null=10)(z, zeros(5), c+tensor([0, 0, 0, 0, 12])),
-    'eps_cond is (5, 1, 8, 8), eps_uncond (5, 1, 8, 7)': lambda d: guide(z, z[..., :7], 1.), 'classifier_guided: guidance strength w is nan': lambda d: classifier_guided(model, model, nan),
-    'classifier_guide: logsnr is (5,)': lambda d: classifier_guide(z, z, logsnr=zeros(5), w=1.), 'implicit_classifier_grad: logsnr is (5,)': lambda d: implicit_classifier_grad(z, z, logsnr=zeros(5)),
+    'guidance strength w is nan': lambda d: guided(model, nan, null=10),
+    'guidance strength w is inf': lambda d: guided(model, math.inf, null=10),
+    "guidance strength w is 'much'": lambda d: guided(model, 'much', null=10),
+    'guided: w is nan: it must be a finite number': lambda d: guided(model, lambda l: l*nan, null=10)(z, zeros(5), c),
+    'w is 1j: it must be a finite number': lambda d: guide(z, z, 1j),
+    'w is torch.complex64': lambda d: guided(model, tensor(1j), null=10),
+    'w is (8,), the images are (5, 1, 8, 8): it must be one number, or (5,)': lambda d: guide(z, z, zeros(8)),
+    'guided: w is (4,), the images are (5, 1, 8, 8)': lambda d: guided(model, zeros(4), null=10)(z, zeros(5), c),
+    'guided: labels run from 0 to 12': lambda d: guided(model, 1., null=10)(z, zeros(5), c+tensor([0, 0, 0, 0, 12])),
+    'guided: c is (4,) torch.int64': lambda d: guided(model, 1., null=10)(z, zeros(5), c[:4]),
+    'guided: eps is (10, 1, 8, 7), z (10, 1, 8, 8)': lambda d: guided(narrow, 1., null=10)(z, zeros(5), c),
+    'guided: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: guided(narrow, 0., null=10)(z, zeros(5), c),
+    'eps_cond is (5, 1, 8, 8), eps_uncond (5, 1, 8, 7)': lambda d: guide(z, z[..., :7], 1.),
+    'implicit_classifier_grad: eps_uncond (1, 1, 8, 8)': lambda d: implicit_classifier_grad(z, z[:1], logsnr=low),
+    'implicit_classifier_grad: logsnr is (5,)': lambda d: implicit_classifier_grad(z, z, logsnr=zeros(5)),
+    'classifier_grad: labels run from 64 to 64': lambda d: classifier_grad(logits, z, c+64, logsnr=c),
+    'classifier_grad: c is (4,) torch.int64': lambda d: classifier_grad(logits, z, c[:4], logsnr=c),
+    'classifier_guide: logsnr is (5,)': lambda d: classifier_guide(z, z, logsnr=zeros(5), w=1.),
+    'classifier_guide: w is (8,)': lambda d: classifier_guide(z, z, logsnr=low, w=zeros(8)),
+    'classifier_guide: grad_logp (1, 1, 8, 8)': lambda d: classifier_guide(z, z[:1], logsnr=low, w=1.),
+    'classifier_guided: guidance strength w is nan': lambda d: classifier_guided(model, logits, nan),
+    'classifier_guided: w is (4,)': lambda d: classifier_guided(model, logits, lambda l: l[:4])(z, zeros(5), c),
+    'classifier_guided: eps is (5, 1, 8, 7)': lambda d: classifier_guided(narrow, logits, 1.)(z, zeros(5), c),
+    'classifier_guided_step: gradient scale s is nan': lambda d: classifier_guided_step(logits, c, s=nan),
+    'shift_mean: gradient scale s is nan': lambda d: shift_mean(z, low, z, s=nan),
+    'shift_mean: gradient scale s is (8,)': lambda d: shift_mean(z, low, z, s=zeros(8)),
     # sampling
-    'sample: T is 1': lambda d: sample(model, z, c, T=1), 'logsnrs are tensor([1., 0.])': lambda d: sample(model, z, c, logsnrs=tensor([1., 0.])), 'logsnrs are tensor([])': lambda d: sample(model, z, c, logsnrs=tensor([])),
-    'clip is 0': lambda d: sample(model, z, c, clip=0.), 'clip is -1': lambda d: sample(model, z, c, clip=-1.), 'c is (5,) torch.float32': lambda d: sample(model, z, c.float()), 'c is (3,) torch.int64': lambda d: sample(model, z, c[:3]),
-    'z is torch.float16': lambda d: sample(model, z.half(), c), 'z is torch.int64': lambda d: sample(model, z.long(), c), 'z is torch.bfloat16': lambda d: sample(model, z.bfloat16(), c),
+    'sample: T is 1': lambda d: sample(model, z, c, T=1),
+    "sample: T is '4': it must be a whole number": lambda d: sample(model, z, c, T='4'),
+    'logsnrs go from 1.0 to 0.0: they must increase': lambda d: sample(model, z, c, logsnrs=tensor([1., 0.])),
+    'logsnrs go from 0.0 to nan': lambda d: sample(model, z, c, logsnrs=tensor([0., nan, 1.])),
+    'logsnrs go from -inf to nan': lambda d: sample(model, z, c, logsnrs=[nan]),
+    'logsnrs are (0,): they must be one row': lambda d: sample(model, z, c, logsnrs=tensor([])),
+    'logsnrs are (2, 3)': lambda d: sample(model, z, c, logsnrs=zeros(2, 3)),
+    "logsnrs are '4': they must be numbers": lambda d: sample(model, z, c, logsnrs='4'),
+    'clip is 0': lambda d: sample(model, z, c, clip=0.), 'clip is -1': lambda d: sample(model, z, c, clip=-1.),
+    "clip is '1'": lambda d: sample(model, z, c, clip='1'), 'clip is nan': lambda d: sample(model, z, c, clip=nan),
+    'c is (5,) torch.float32': lambda d: sample(model, z, c.float()),
+    'c is (3,) torch.int64': lambda d: sample(model, z, c[:3]),
+    'z is torch.float16': lambda d: sample(model, z.half(), c),
+    'z is torch.int64': lambda d: sample(model, z.long(), c),
+    'z is torch.bfloat16': lambda d: sample(model, z.bfloat16(), c),
+    'sample: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: sample(narrow, z, c, T=2),
+    'denoise: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: denoise(narrow, z, c, logsnr=low),
+    'noise is (1, 1, 8, 8), z (5, 1, 8, 8)': lambda d: sample(model, z, c, T=2, noise=lambda t: z[:1]),
     # other roads
     'psi is 0': lambda d: truncated_normal((3,), 0.), 'psi is nan': lambda d: truncated_normal((3,), nan), 'step_size is -1.0': lambda d: langevin_step(z, z, step_size=-1., noise=z), 'step_size is nan': lambda d: langevin_step(z, z, step_size=nan, noise=z),
     # data
-    'images hold numbers that are not finite': lambda d: to_uint8(z+nan), 'images are torch.float32: they must be bytes': lambda d: from_uint8(z), 'n is 0: a set holds': lambda d: Glyphs(0), 'size is 4: a letter needs': lambda d: Glyphs(3, 4),
-    'draw_glyph: i is -1': lambda d: draw_glyph(-1), 'draw_glyph: size is 3': lambda d: draw_glyph(0, 3), 'd is not a set of images': lambda d: ImageSet(d), 'nowhere is missing': lambda d: read_record(d/'nowhere'),
-    'shard_size is 0': lambda d: list(write_set(d/'s', None, 3, {}, 0)), 'write_set: n is 0': lambda d: list(write_set(d/'s', None, 0, {})),
-    'labels from 0 to 5: they must be in [0,3)': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2, 5]))), 'labels from -1 to 2': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2, -1]))),
-    'images (4, 1, 8, 8) torch.float32': lambda d: ImageSet(a_set(d, images=zeros(4, 1, 8, 8))), 'labels (3,)': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2]))), 'images (4, 8, 8)': lambda d: ImageSet(a_set(d, images=zeros(4, 8, 8, dtype=torch.uint8))),
-    'do not say how many classes': lambda d: teachable(*open_data(a_set(d, dict(transform='area')))), 'no image of class 2': lambda d: teachable(*open_data(a_set(d, labels=tensor([0, 1, 1, 0])))),
+    'images hold numbers that are not finite': lambda d: to_uint8(z+nan),
+    'images are torch.float32: they must be bytes': lambda d: from_uint8(z),
+    'images are (5, 8, 8) torch.float32: they must be (n,C,H,W), floating point': lambda d: MemorySet(z[:, 0], c, {}),
+    'images are (5, 1, 8, 8) torch.uint8': lambda d: MemorySet(to_uint8(z), c, {}),
+    'labels are (4,) torch.int64: they must be (5,) torch.int64': lambda d: MemorySet(z, c[:4], {}),
+    'labels are (5,) torch.int32': lambda d: MemorySet(z, c.int(), {}),
+    'images run from 2.0 to 2.0: they must be in [-1,1]': lambda d: MemorySet(z+2, c, {}),
+    'images run from nan to nan': lambda d: MemorySet(z+nan, c, {}),
+    'Glyphs: n is 0: it must be a whole number, 1 or more': lambda d: Glyphs(0),
+    'Glyphs: n is 2.5': lambda d: Glyphs(2.5),
+    'Glyphs: size is 4: it must be a whole number, 8 or more': lambda d: Glyphs(3, 4),
+    'Glyphs: seed is -1': lambda d: Glyphs(3, 8, -1),
+    'draw_glyph: i is -1': lambda d: draw_glyph(-1),
+    'draw_glyph: size is 3': lambda d: draw_glyph(0, 3),
+    # files and sets
+    'nowhere is missing': lambda d: read_record(d/'nowhere'),
+    'd is not a set of images': lambda d: ImageSet(d),
+    'nowhere is not a set of images': lambda d: open_data(d/'nowhere'),
+    'write_set: shard_size is 0': lambda d: list(write_set(d/'s', None, 3, {}, 0)),
+    'write_set: n is 0': lambda d: list(write_set(d/'s', None, 0, {})),
+    'write_set: n is True': lambda d: list(write_set(d/'s', None, True, {})),
+    'set holds a set with other settings (n: 4, not 5; mine: nothing, not 1; n_classes: 3, not nothing)':
+        lambda d: next(write_set(a_set(d), None, 5, dict(mine=1))),
+    'labels from 0 to 5: they must be in [0,3)': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2, 5]))),
+    'labels from -1 to 2': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2, -1]))),
+    'images (4, 1, 8, 8) torch.float32': lambda d: ImageSet(a_set(d, images=zeros(4, 1, 8, 8))),
+    'labels (3,)': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2]))),
+    'images (4, 8, 8)': lambda d: ImageSet(a_set(d, images=zeros(4, 8, 8, dtype=torch.uint8))),
+    'do not say how many classes': lambda d: teachable(open_data(a_set(d, dict(transform='area')))),
+    'no image of class 2': lambda d: teachable(open_data(a_set(d, labels=tensor([0, 1, 1, 0])))),
     # preparation
-    "resize is 'lanczos'": lambda d: next(prepare('digits', d/'o', size=8, resize='lanczos')), 'size is 0: it must be from 1 to 4096': lambda d: next(prepare('digits', d/'o', size=0)), 'size is 5000': lambda d: next(prepare('digits', d/'o', size=5000)),
-    'holds images of 8x8: size is 16': lambda d: next(prepare('digits', d/'o', size=16)), 'n is 5: only glyphs': lambda d: next(prepare('digits', d/'o', size=8, n=5)), 'workers is 0': lambda d: next(prepare('digits', d/'o', size=8, workers=0)),
-    'd holds no images': lambda d: next(prepare(d, d.parent/'o', size=8)), 'nowhere does not exist': lambda d: next(prepare(d/'nowhere', d/'o', size=8)),
-    'labels float64: they must be whole numbers': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.ones(3))), 'data (3, 48) float64': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48)), labels=np.ones(3, int))),
-    'data (3, 47) uint8': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 47), np.uint8), labels=np.ones(3, int))), 'holds labels from 0: the official': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.zeros(3, int))),
-    'labels (2,)': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.ones(2, int))), 'it must hold data and labels': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8))),
+    "resize is 'lanczos'": lambda d: next(prepare('digits', d/'o', size=8, resize='lanczos')),
+    'size is 0: it must be from 1 to 4096': lambda d: next(prepare('digits', d/'o', size=0)),
+    'size is 5000': lambda d: next(prepare('digits', d/'o', size=5000)),
+    "size is '8'": lambda d: next(prepare('digits', d/'o', size='8')),
+    'holds images of 8x8: size is 16': lambda d: next(prepare('digits', d/'o', size=16)),
+    'n is 5: only glyphs': lambda d: next(prepare('digits', d/'o', size=8, n=5)),
+    'prepare: n is 0: it must be a whole number': lambda d: next(prepare('glyphs', d/'o', size=8, n=0)),
+    'workers is 0': lambda d: next(prepare('digits', d/'o', size=8, workers=0)),
+    'prepare: shard_size is 0': lambda d: next(prepare('digits', d/'o', size=8, shard_size=0)),
+    'an image is 2001x2: no side may be 1000 times the other': lambda d: adm_resize(Image.new('L', (2001, 2)), 8),
+    'd holds no images': lambda d: next(prepare(d, d.parent/'o', size=8)),
+    'nowhere does not exist': lambda d: next(prepare(d/'nowhere', d/'o', size=8)),
+    'holds 3 images and labels (3,) float64: they must be (3,) whole numbers':
+        lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.ones(3))),
+    'data (3, 48) float64': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48)), labels=np.ones(3, int))),
+    'data (3, 47) uint8': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 47), np.uint8), labels=np.ones(3, int))),
+    'holds labels from 0: they count from 1':
+        lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.zeros(3, int))),
+    'labels (2,)': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.ones(2, int))),
+    'it must hold data and labels': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8))),
+    'd holds no npz of training images': lambda d: downsampled_npz(d),
+    'downsampled_npz: d holds no images':
+        lambda d: downsampled_npz(npz(d, data=np.zeros((0, 48), np.uint8), labels=np.ones(0, int))),
     # the network
-    'size is 10: it must be a multiple of 4': lambda d: UNet(10, 10, channels=8, mult=(1, 2, 2)), 'channels is 7': lambda d: UNet(8, 10, **small | dict(channels=7)), 'n_classes is 0': lambda d: UNet(8, 0, **small), 'mult is ()': lambda d: UNet(8, 10, **small | dict(mult=())),
-    'blocks is 0': lambda d: UNet(8, 10, **small | dict(blocks=0)), 'blocks is 65': lambda d: UNet(8, 10, **small | dict(blocks=65)), 'size is 8.0': lambda d: UNet(8., 10, **small), 'there are 3 attention heads for 4 channels': lambda d: UNet(8, 10, **small | dict(heads=3)),
-    'head_channels is 0': lambda d: UNet(8, 10, **small | dict(head_channels=0)), 'NoisyClassifier: channels is 7': lambda d: NoisyClassifier(8, 10, **small | dict(channels=7)), 'dropout is 1.5': lambda d: UNet(8, 10, **small | dict(dropout=1.5)),
-    'UNet: z is (5, 1, 8, 7)': lambda d: net()(z[..., :7], zeros(5), c), 'UNet: z is (5, 3, 8, 8)': lambda d: net()(z.expand(-1, 3, -1, -1), zeros(5), c), 'and logsnr (4,)': lambda d: net()(z, zeros(4), c), 'and logsnr ()': lambda d: net()(z, zeros(()), c),
-    'c is (5,) torch.float32: it must be (5,), whole numbers': lambda d: net()(z, zeros(5), c.float()), 'c is (4,) torch.int64: it must be (5,)': lambda d: net()(z, zeros(5), c[:4]), 'UNet: labels run from 0 to 11': lambda d: net()(z, zeros(5), c+tensor([0, 0, 0, 0, 11])),
-    'NoisyClassifier: z is (5, 1, 8, 7)': lambda d: NoisyClassifier(8, 10, **small)(z[..., :7], zeros(5)), 'these are weights of another network': lambda d: load_weights(net(), UNet(8, 11, **small).state_dict()), "these are not ADM's weights": lambda d: load_adm(net(), {}),
+    'size is 10: it must be a multiple of 4': lambda d: UNet(10, 10, channels=8, mult=(1, 2, 2)),
+    'size is 8.0': lambda d: UNet(8., 10, **small),
+    'n_classes is 0': lambda d: UNet(8, 0, **small),
+    'channels is 7': lambda d: UNet(8, 10, **small | dict(channels=7)),
+    'mult is ()': lambda d: UNet(8, 10, **small | dict(mult=())),
+    'mult is 5': lambda d: UNet(8, 10, **small | dict(mult=5)),
+    "mult is '12'": lambda d: UNet(8, 10, **small | dict(mult='12')),
+    'blocks is 0': lambda d: UNet(8, 10, **small | dict(blocks=0)),
+    'blocks is 65': lambda d: UNet(8, 10, **small | dict(blocks=65)),
+    'attention is 8': lambda d: UNet(8, 10, **small | dict(attention=8)),
+    'attention is 5': lambda d: UNet(8, 10, **small | dict(attention=5)),
+    'attention is (0,)': lambda d: UNet(8, 10, **small | dict(attention=(0,))),
+    'dropout is 1.5': lambda d: UNet(8, 10, **small | dict(dropout=1.5)),
+    "dropout is 'a'": lambda d: UNet(8, 10, **small | dict(dropout='a')),
+    'head_channels is 0': lambda d: UNet(8, 10, **small | dict(head_channels=0)),
+    'heads is 0': lambda d: UNet(8, 10, **small | dict(heads=0)),
+    "heads is '2'": lambda d: UNet(8, 10, **small | dict(heads='2')),
+    'out_channels is 0': lambda d: UNet(8, 10, **small | dict(out_channels=0)),
+    'out_channels is -1': lambda d: UNet(8, 10, **small | dict(out_channels=-1)),
+    'groups is 0': lambda d: UNet(8, 10, **small | dict(groups=0)),
+    "resblock_updown is 'no'": lambda d: UNet(8, 10, **small | dict(resblock_updown='no')),
+    'checkpoint is 2': lambda d: UNet(8, 10, **small | dict(checkpoint=2)),
+    'there are 3 attention heads for 4 channels': lambda d: UNet(8, 10, **small | dict(heads=3)),
+    'head_channels is 64: it must divide the 96 channels':
+        lambda d: UNet(8, 10, **small | dict(channels=96, head_channels=64)),
+    'NoisyClassifier: head_channels is 64: it must divide the 96':
+        lambda d: NoisyClassifier(8, 10, **small | dict(channels=96, head_channels=64)),
+    'NoisyClassifier: channels is 7': lambda d: NoisyClassifier(8, 10, **small | dict(channels=7)),
+    'Attention: heads is 0': lambda d: Attention(4, 0),
+    'AttentionPool: n_out is 0': lambda d: AttentionPool(2, 4, 1, 0),
+    'ResBlock: ch_out is 0': lambda d: ResBlock(4, 0),
+    'time_embedding: dim is 7': lambda d: time_embedding(zeros(5), 7),
+    'UNet: z is (5, 1, 8, 7)': lambda d: net()(z[..., :7], zeros(5), c),
+    'UNet: z is (5, 3, 8, 8)': lambda d: net()(z.expand(-1, 3, -1, -1), zeros(5), c),
+    'and logsnr (4,)': lambda d: net()(z, zeros(4), c),
+    'and logsnr ()': lambda d: net()(z, zeros(()), c),
+    'c is (5,) torch.float32: it must be (5,), whole numbers': lambda d: net()(z, zeros(5), c.float()),
+    'c is (4,) torch.int64: it must be (5,)': lambda d: net()(z, zeros(5), c[:4]),
+    'UNet: labels run from 0 to 11': lambda d: net()(z, zeros(5), c+tensor([0, 0, 0, 0, 11])),
+    'NoisyClassifier: z is (5, 1, 8, 7)': lambda d: NoisyClassifier(8, 10, **small)(z[..., :7], zeros(5)),
+    'load_weights: these are weights of another network: label.weight is (12, 16)':
+        lambda d: load_weights(net(), UNet(8, 11, **small).state_dict()),
+    'load_adm: these are weights of another network: time.0.weight is missing': lambda d: load_adm(net(), {}),
+    'load_adm: these are weights of another network: mid.1.qkv.bias is (7,)':
+        lambda d: load_adm(net(), net().state_dict() | {'mid.1.qkv.bias': zeros(7)}, legacy_attention=True),
     # training
-    'train: p_uncond is 2': lambda d: steps(p_uncond=2), 'lr is inf': lambda d: steps(lr=math.inf), 'lr is 0': lambda d: steps(lr=0), 'batch_size is 0': lambda d: steps(batch_size=0), 'batch_size is 1.5': lambda d: steps(batch_size=1.5), 'steps is 0': lambda d: steps(steps=0),
-    'micro_batch is 0': lambda d: steps(micro_batch=0), 'warmup is -1': lambda d: steps(warmup=-1), 'ema_decay is 1': lambda d: steps(ema_decay=1.), 'grad_clip is 0': lambda d: steps(grad_clip=0), "flip is 'yes'": lambda d: steps(flip='yes'), 'seed is -1': lambda d: steps(seed=-1),
-    'the data set is empty': lambda d: list(train(new_state(net()), torch.utils.data.TensorDataset(z[:0], c[:0]), steps=1)), 'train: labels run from': lambda d: list(train(new_state(UNet(8, 3, **small)), digits(), steps=1)),
-    'step_generator: seed is 1.5': lambda d: step_generator(1.5, 0), 'seed is 9223372036854775808': lambda d: step_generator(2**63, 0), 'save_every is 0': lambda d: list(train_run(new_state(net()), digits(), d, {}, steps=1, save_every=0)),
-    'max_skipped is 0': lambda d: list(train_run(new_state(net()), digits(), d, {}, steps=1, max_skipped=0)), 'trained with another seed': lambda d: (save_checkpoint(new_state(net()), d, dict(seed=1)), load_checkpoint(new_state(net()), d, dict(seed=2))),
+    'train: p_uncond is 2': lambda d: steps(p_uncond=2),
+    'lr is inf': lambda d: steps(lr=math.inf),
+    'lr is 0': lambda d: steps(lr=0),
+    'train: batch_size is 0': lambda d: steps(batch_size=0),
+    'batch_size is 1.5': lambda d: steps(batch_size=1.5),
+    'steps is 0': lambda d: steps(steps=0),
+    'micro_batch is 0': lambda d: steps(micro_batch=0),
+    'warmup is -1': lambda d: steps(warmup=-1),
+    'ema_decay is 1': lambda d: steps(ema_decay=1.),
+    'grad_clip is 0': lambda d: steps(grad_clip=0),
+    "flip is 'yes'": lambda d: steps(flip='yes'),
+    'seed is -1': lambda d: steps(seed=-1),
+    'weight_decay is -0.1: it must be 0 or more and finite': lambda d: new_state(net(), -.1),
+    'the data set is empty': lambda d: list(train(new_state(net()), MemorySet(z[:0], c[:0], {}), steps=1)),
+    'train: labels run from': lambda d: list(train(new_state(UNet(8, 3, **small)), digits(), steps=1)),
+    'step_generator: seed is 1.5': lambda d: step_generator(1.5, 0),
+    'seed is 9223372036854775808': lambda d: step_generator(2**63, 0),
+    # checkpoints and hardware
+    'save_every is 0': lambda d: list(train_run(new_state(net()), digits(), d, {}, steps=1, save_every=0)),
+    'max_skipped is 0': lambda d: list(train_run(new_state(net()), digits(), d, {}, steps=1, max_skipped=0)),
+    'keep is 0: it must be a whole number': lambda d: list(train_run(new_state(net()), digits(), d, {}, steps=1, keep=0)),
+    'load_checkpoint: step-00000000 was trained with another seed':
+        lambda d: (save_checkpoint(new_state(net()), d, dict(seed=1)), load_checkpoint(new_state(net()), d, dict(seed=2))),
+    'steps_taken: step-00000000 was trained with another seed':
+        lambda d: (save_checkpoint(new_state(net()), d, dict(seed=1)), steps_taken(d, dict(seed=2))),
+    'is a checkpoint of format 1: this version of the package reads format 2':
+        lambda d: read_checkpoint(of_format(d, save_checkpoint(new_state(net()), d, {}), None)),
+    'is a checkpoint of format 3': lambda d: read_checkpoint(of_format(d, save_checkpoint(new_state(net()), d, {}), 3)),
+    'processes is 0: it must': lambda d: spread(0, 'cfg_train', d),
+    'processes is 3: several need a terminal': lambda d: spread(3, 'cfg_train', d),
     # generation
-    'image_noise: seed is -1': lambda d: image_noise(-1, [0], (1, 2, 2)), 'indices go down to -3': lambda d: image_noise(0, [-3], (1, 2, 2)), 'n_classes is 0: it must': lambda d: balanced_labels([0], 0), 'random_labels: n_classes is -1': lambda d: random_labels([0], -1),
+    'image_noise: seed is -1': lambda d: image_noise(-1, [0], (1, 2, 2)),
+    'indices go down to -3': lambda d: image_noise(0, [-3], (1, 2, 2)),
+    'n_classes is 0: it must': lambda d: balanced_labels([0], 0),
+    'random_labels: n_classes is -1': lambda d: random_labels([0], -1),
+    'random_labels: seed is 0.5': lambda d: random_labels([0], 3, .5),
     'generate: batch_size is 0': lambda d: next(generate(model, range(3), (1, 8, 8), c, batch_size=0)),
+    # samples
+    'load_guide: nowhere holds no checkpoint': lambda d: load_guide('nowhere', {}),
+    "maker: w is '1': it must be a finite number": lambda d: maker(model, {}, w='1', T=2, v=0.),
+    'maker: T is 1': lambda d: maker(model, {}, w=1., T=1, v=0.),
+    'it makes no images': lambda d: maker(model, dict(network='classifier'), w=1., T=2, v=0.),
     # evaluation
-    'images are (40, 1, 8, 8) torch.float32': lambda d: evaluate(images.float(), images, judge()), 'images are (40, 8, 8) torch.uint8': lambda d: evaluate(images[:, 0], images, judge()), 'images have 2 channels': lambda d: evaluate(images.expand(-1, 2, -1, -1), images, judge()),
-    'there are 40 images: a covariance of 64': lambda d: evaluate(images, images, judge()), 'there are 1 images': lambda d: evaluate(images[:1], images, judge()), 'splits is 0': lambda d: evaluate(images, images, judge(), splits=0), 'groups 1': lambda d: evaluate(images, images, judge(), groups=1),
-    'manifold 2': lambda d: evaluate(images, images, judge(), manifold=2), 'steps had no finite gradient': lambda d: fit_classifier(torch.utils.data.TensorDataset(z+nan, c), 10, steps=2),
-    'mu (3,) and sigma (2, 2)': lambda d: load_statistics(kept(d, sigma=np.eye(2))), 'features (2, 4)': lambda d: load_statistics(kept(d, features=np.zeros((2, 4)))), 's.npz holds numbers that are not finite': lambda d: load_statistics(kept(d, mu=np.array([0, 1, nan]))),
-    'nowhere.npz is missing': lambda d: load_statistics(d/'nowhere.npz'), 'it must hold mu and sigma': lambda d: load_statistics(npz(d, data=np.zeros(3))/'train_data_batch_1.npz'),
+    'images are (40, 1, 8, 8) torch.float32': lambda d: evaluate(images.float(), images, judge()),
+    'images are (40, 8, 8) torch.uint8': lambda d: evaluate(images[:, 0], images, judge()),
+    'reference: images are (40, 1, 8, 8) torch.float32': lambda d: evaluate(images, images.float(), judge()),
+    'images have 2 channels': lambda d: evaluate(images.expand(-1, 2, -1, -1), images, judge()),
+    'there are 40 images: a covariance of 64': lambda d: evaluate(images, images, judge()),
+    'there are 1 images': lambda d: evaluate(images[:1], images, judge(), splits=1),
+    'there are 40 images: a covariance of 2048': lambda d: check_images(images),
+    'splits is 0': lambda d: evaluate(images, images, judge(), splits=0),
+    'splits is 41: there are 40 images': lambda d: evaluate(images, images, judge(), splits=41),
+    'groups is 1: it must be 2 or more, or 0': lambda d: evaluate(images, images, judge(), groups=1),
+    'groups is 41: there are 40 images': lambda d: evaluate(images, images, judge(), groups=41),
+    'manifold is 2': lambda d: evaluate(images, images, judge(), manifold=2),
+    'evaluate: batch_size is 0': lambda d: evaluate(images, images, judge(), batch_size=0),
+    'the reference is by x with 3 features': lambda d: evaluate(more, load_statistics(kept(d)), judge()),
+    'steps had no finite gradient': lambda d: fit_classifier(torch.utils.data.TensorDataset(z+nan, c), 10, steps=2),
+    'holds sigma (2, 2) float64: it must hold numbers mu (D,)': lambda d: load_statistics(kept(d, sigma=np.eye(2))),
+    'holds features (2, 4)': lambda d: load_statistics(kept(d, features=np.zeros((2, 4)))),
+    'holds n () <U4': lambda d: load_statistics(kept(d, n='many')),
+    'holds version () float64': lambda d: load_statistics(kept(d, version=1.)),
+    's.npz holds numbers that are not finite': lambda d: load_statistics(kept(d, mu=np.array([0, 1, nan]))),
+    'nowhere.npz is missing': lambda d: load_statistics(d/'nowhere.npz'),
+    'it must hold mu and sigma': lambda d: load_statistics(npz(d, data=np.zeros(3))/'train_data_batch_1.npz'),
+    'nowhere.pth is missing': lambda d: make_extractor(weights=d/'nowhere.pth'),
+    'mine.pth is damaged': lambda d: inception_weights(wrote(d/'mine.pth')),
+    'own does not exist: without images none': lambda d: own_classifier(d/'own'),
+    'own_classifier: fit_steps is 0': lambda d: own_classifier(d/'own', digits(), 0),
+    'judging: there is no --reference': lambda d: judging(None),
+    'judgeable: there is no --reference': lambda d: judgeable(digits(), None),
+    'there are 1797 images: a covariance of 2048': lambda d: judgeable(digits(), 'digits'),
     # experiments
     "preset is 'imagenet256'": lambda d: preset('imagenet256'), "'widht' is no field": lambda d: preset('tiny', widht=3), 'preset: T is 1': lambda d: preset('tiny', T=1), 'preset: v is 2': lambda d: preset('tiny', v=2), "p_uncond is 'x'": lambda d: preset('tiny', p_uncond='x'),
     'there are no rows': lambda d: write_csv(d/'x.csv', []), 'table is 3': lambda d: sweep_cells([], 3), 'sweep_cells: w is nan': lambda d: sweep_cells([], 1, ws=(nan,)), 'sweep_cells: T is 1': lambda d: sweep_cells([], 2, Ts=(1,)), 'sweep_cells: v is 7': lambda d: sweep_cells([], 1, v=7),
     'sweep_cells: n is 0': lambda d: sweep_cells([], 1, n=0), 'device is tpu': lambda d: pick('tpu'), "precision is 'float16'": lambda d: pick('cpu', 'float16'), 'holds no checkpoint': lambda d: load_run(d),
     # adapters
-    'betas reach from 0 to 0.5': lambda d: discrete_logsnrs([0., .5]), 'betas reach from 0.1 to 1': lambda d: discrete_logsnrs([.1, 1.]), 'visited: T is 1': lambda d: visited(linear_betas(100), 1), 'T is 200: it must be from 2 to 100': lambda d: visited(linear_betas(100), 200),
+    'betas reach from 0 to 0.5': lambda d: discrete_logsnrs([0., .5]),
+    'betas reach from 0.1 to 1': lambda d: discrete_logsnrs([.1, 1.]),
+    'betas are (1,): they must be a row of two or more': lambda d: discrete_logsnrs([.1]),
+    'betas are of type str': lambda d: discrete_logsnrs('linear'),
+    'logsnrs are (1,): they must be a row of two or more': lambda d: time_of(zeros(3), [0.]),
+    'channels is 0': lambda d: discrete_model(model, linear_betas(), 0),
+    'visited: T is 1': lambda d: visited(linear_betas(100), 1),
+    "T is '4': it must be a whole number from 2": lambda d: visited(linear_betas(100), '4'),
+    'T is 200: it must be a whole number from 2 to 100': lambda d: visited(linear_betas(100), 200),
     'linear_betas: n is 20': lambda d: linear_betas(20), 'cosine_betas: n is 1': lambda d: cosine_betas(1),
 }
 
@@ -153,7 +406,7 @@ def call(command, *args, **kwargs):
     "Exit status, what was printed, and the errors."
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         try: command(*args, **kwargs); code = 0
-        except SystemExit as e: code = e.code
+        except (Refusal, OSError) as e: print(f'{command.__name__}: {e}', file=err); code = 2     # as in a terminal
     return code, out.getvalue(), err.getvalue()
 
 
@@ -195,24 +448,55 @@ COMMANDS = [
     (prepared(size=10_000), 'size is 10000'), (prepared(resize='best'), "resize is 'best'"), (prepared(n=0), 'n is 0'), (prepared(workers=0), 'workers is 0'), (prepared('digits'), 'digits holds images of 8x8'), (prepared('half', n=3), 'n is 3'),
     (prepared(dest='a_file', n=30), 'a_file'), (prepared(dest='letters', n=30), 'letters holds a set with other settings'),
     # cfg_train
-    (trained('imagenet32'), "preset is 'imagenet32'"), (trained('tiny'), 'tiny needs --data'), (trained('tiny', data='nowhere'), 'nowhere is not a set'), (trained('tiny', data='run'), 'run is not a set'), (trained('tiny', data='cut'), 'cut is not finished'),
+    (trained('imagenet32'), "preset is 'imagenet32'"), (trained('tiny'), 'tiny needs --data'), (trained('tiny', data='nowhere'), 'nowhere is not a set'), (trained('tiny', data='run'), 'run is not a set'), (trained('tiny', data='cut'), 'cut/shard-00000.safetensors is damaged'),
     (trained('tiny', data='small_letters'), 'images are [3, 8, 8]: this preset takes [3, 16, 16]'), (trained('glyphs16', data='gap/set'), 'the data has 4 classes'), (trained('tiny', data='gap/set'), 'no image of class 3'), (trained('tiny', data='classless/set'), 'do not say how many classes'),
     (trained(steps=0), 'steps is 0'), (trained(p_uncond=1.5), 'p_uncond is 1.5'), (trained(p_uncond=-1.), 'p_uncond is -1'), (trained(p_uncond=nan), 'p_uncond is nan'), (trained(lr=0.), 'lr is 0'), (trained(lr=nan), 'lr is nan'), (trained(lr=-1.), 'lr is -1'),
     (trained(batch_size=0), 'batch_size is 0'), (trained(micro_batch=0), 'micro_batch is 0'), (trained(seed=-1), 'seed is -1'), (trained(seed=2**63), 'seed is 9223372036854775808'), (trained(workers=-1), 'workers is -1'), (trained(grid_every=-1), 'grid_every is -1'),
     (trained(log_every=0), 'log_every is 0'), (trained(save_every=0), 'save_every is 0'), (trained(max_skipped=0), 'max_skipped is 0'), (trained(device='tpu'), 'device is tpu'), (trained(precision='float16'), "precision is 'float16'"),
     (trained(processes=0), 'processes is 0'), (trained(processes=2), 'processes is 2: several need a terminal'), (trained(set=['widht=3']), "'widht' is no field"), (trained(set=['channels']), "'channels' is not name=value"), (trained(set=['channels=7']), 'channels is 7'),
+    (trained(max_skipped=0), 'max_skipped is 0'), (trained(keep=0), 'keep is 0'),
+    (trained(steps=7, set=['steps=5']), 'steps is set twice, to 7 by --steps and to 5 by --set'),
+    (trained(set=['lr=.1']), "'lr=.1' is not name=value"), (trained(set=['lr=0.1', 'lr=0.2']), 'lr is set twice'),
+    (trained(set=['lr=-0.1']), 'lr is -0.1'), (trained(set=['warmup=1.5']), 'warmup is 1.5'),
+    (trained(set=['name=3']), "'name' is no field"), (trained(set=['net=3']), "'net' is no field"),
+    (trained(set=['network=3']), "'network' is no field"), (trained(set=['attention=5']), 'attention is 5'),
+    (trained(set=['mult=5']), 'mult is 5'), (trained(set=['dropout="a"']), "dropout is 'a'"),
+    (trained(set=['weight_decay=-1']), 'weight_decay is -1'), (trained(set=['p_uncond=null']), 'p_uncond is None'),
+    (trained('digits_classifier', p_uncond=.1), 'p_uncond is 0.1: a classifier has no null class'),
+    (trained('digits_classifier', grid_every=5), 'grid_every is 5: a classifier'),
+    (trained('digits_classifier', checkpoint=True), 'checkpoint is True: a classifier'),
     (trained(set=['T=1']), 'T is 1'), (trained(set=['v=2']), 'v is 2'), (trained(set=['dropout=1']), 'dropout is 1'), (trained(set=['mult=[]']), 'mult is []'), (trained(set=['n_classes=3']), 'the data has 10 classes'), (trained(set=['ema_decay=1']), 'ema_decay is 1'),
     (trained(out='a_file'), 'a_file'), (trained(out='run', seed=7), 'trained with another seed'), (trained(out='run', lr=.1), 'trained with another lr'), (trained(out='run', batch_size=7), 'trained with another batch_size'), (trained(out='foreign'), 'trained with another preset, seed'),
     (trained('tiny', data='letters', out='run'), 'trained with another preset'), (trained('tiny', data='more_letters', out='tiny'), 'trained with another data'), (trained('tiny', data='letters', out='tiny', p_uncond=.5), 'trained with another p_uncond'),
     # cfg_sample
-    ((cfg_sample, ('nowhere',), {}), 'nowhere holds no checkpoint'), ((cfg_sample, ('letters',), {}), 'letters holds no checkpoint'), ((cfg_sample, ('foreign',), {}), 'cfg_train makes those that can'), (sampled(w=nan), 'w is nan'), (sampled(w=math.inf), 'w is inf'), (sampled(T=1), 'T is 1'),
-    (sampled(v=1.5), 'v is 1.5'), (sampled(v=nan), 'v is nan'), (sampled(n=0), 'n is 0'), (sampled(n=-3), 'n is -3'), (sampled(step='euler'), "step is 'euler'"), (sampled(grid='karras'), "grid is 'karras'"), (sampled(labels='all'), "labels is 'all'"), (sampled(seed=-1), 'seed is -1'), (sampled(batch_size=0), 'batch_size is 0'),
-    (sampled(shard_size=0), 'shard_size is 0'), (sampled(device='cuda:99'), 'device is cuda:99'), (sampled(precision='half'), "precision is 'half'"), (sampled(processes=0), 'processes is 0'), (sampled(out='samples', w=3.), 'samples holds a set with other settings'), (sampled(out='a_file'), 'a_file'),
+    ((cfg_sample, ('nowhere',), {}), 'nowhere holds no checkpoint'),
+    ((cfg_sample, ('letters',), {}), 'letters holds no checkpoint'),
+    ((cfg_sample, ('foreign',), {}), 'cfg_train makes those that can'),
+    (sampled(w=nan), 'w is nan'), (sampled(w=math.inf), 'w is inf'), (sampled(T=1), 'T is 1'), (sampled(v=1.5), 'v is 1.5'),
+    (sampled(v=nan), 'v is nan'), (sampled(n=0), 'n is 0'), (sampled(n=-3), 'n is -3'), (sampled(seed=-1), 'seed is -1'),
+    (sampled(step='euler'), "step is 'euler'"), (sampled(grid='karras'), "grid is 'karras'"),
+    (sampled(labels='all'), "labels is 'all'"), (sampled(batch_size=0), 'batch_size is 0'),
+    (sampled(step='ddim', v=.3), 'v is 0.3: it is for the ancestral step, ddim has none'),
+    (sampled(shard_size=0), 'shard_size is 0'), (sampled(device='cuda:99'), "device is 'cuda:99'"),
+    (sampled(precision='half'), "precision is 'half'"), (sampled(processes=0), 'processes is 0'),
+    (sampled(out='samples', w=3.), 'samples holds a set with other settings (w: 0.0, not 3.0)'),
+    (sampled(out='a_file'), 'a_file'), (sampled(guide_by='nowhere'), 'nowhere holds no checkpoint'),
+    (sampled(guide_by='run'), 'run holds no noisy classifier, so it cannot guide'),
     # cfg_evaluate
-    (evaluated(reference=None), 'there is no --reference'), (evaluated(reference='nowhere'), 'nowhere is not a set'), (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut is not finished'), (evaluated(reference='cut'), 'cut/shard-00000.safetensors is damaged'),
-    (evaluated(splits=0), 'splits is 0'), (evaluated(groups=1), 'groups is 1'), (evaluated(groups=-2), 'groups is -2'), (evaluated(batch_size=0), 'batch_size is 0'), (evaluated(classifier='a_file'), 'a_file is damaged'), (evaluated(classifier='new.safetensors', fit_steps=0), 'fit_steps is 0'),
-    (evaluated(reference='a_file'), 'a_file is damaged'), (evaluated(reference='arrays.npz'), 'it must hold mu and sigma'), (evaluated(reference='adm.npz'), 'the reference is by'), (evaluated(classifier=None, weights='nowhere.pth'), 'nowhere.pth is missing'),
-    (evaluated(classifier=None, weights='a_file'), 'a_file is damaged'), (evaluated(samples='small_letters'), '3 channels'), (evaluated(samples='few/set'), 'there are 4 images'), (evaluated(device='tpu'), 'device is tpu'), (evaluated(out='nowhere/new.json'), 'nowhere'),
+    (evaluated(reference=None), 'there is no --reference'), (evaluated(reference='nowhere'), 'nowhere is not a set'),
+    (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut/shard-00000.safetensors is damaged'),
+    (evaluated(reference='cut'), 'cut/shard-00000.safetensors is damaged'), (evaluated(splits=0), 'splits is 0'),
+    (evaluated(splits=71), 'splits is 71: there are 70 images'), (evaluated(groups=1), 'groups is 1'),
+    (evaluated(groups=-2), 'groups is -2'), (evaluated(groups=71), 'groups is 71'), (evaluated(batch_size=0), 'batch_size is 0'),
+    (evaluated(classifier='a_file'), 'a_file is damaged'),
+    (evaluated(classifier='new.safetensors', fit_steps=0), 'fit_steps is 0'),
+    (evaluated(reference='a_file'), 'a_file is damaged'), (evaluated(reference='arrays.npz'), 'it must hold mu and sigma'),
+    (evaluated(reference='adm.npz'), 'the reference is by'), (evaluated(device='tpu'), "device is 'tpu'"),
+    (evaluated(classifier=None), 'there are 70 images: a covariance of 2048'),
+    (evaluated(classifier='new.safetensors', reference='adm.npz'), 'new.safetensors does not exist'),
+    (evaluated(samples='small_letters'), '3 channels'), (evaluated(samples='few/set'), 'there are 4 images'),
+    (evaluated(samples='few/set', classifier='new.safetensors'), 'there are 4 images'),
+    (evaluated(reference='few/set'), 'there are 4 images'), (evaluated(out='nowhere/new.json'), 'nowhere is no directory'),
     # cfg_sweep
     (swept(table=3), 'table is 3'), (swept(reference=None), 'there is no --reference'), (swept(runs=['nowhere']), 'nowhere holds no checkpoint'), (swept(w=(nan,)), 'w is nan'), (swept(T=(1,)), 'T is 1'), (swept(v=-1.), 'v is -1'), (swept(n=0), 'n is 0'), (swept(splits=0), 'splits is 0'),
     (swept(batch_size=0), 'batch_size is 0'), (swept(shard_size=0), 'shard_size is 0'), (swept(device='tpu'), 'device is tpu'), (swept(processes=0), 'processes is 0'), (swept(out='sweep', n=71), 'holds a sweep with another n'), (swept(out='sweep', table=2), 'holds a sweep with another table'),

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 import project
-from cfg_repro.data import ImageSet, draw_glyph
+from cfg_repro.data import draw_glyph
+from cfg_repro.sets import ImageSet
 
 pytestmark = pytest.mark.slow
 bin = Path(sys.executable).parent
@@ -63,6 +64,30 @@ def test_samples_depend_on_nothing_but_the_settings(lab):
     assert (a-b).abs().max() <= 1 and (a != b).float().mean() < 0.01 and a.float().std() > 10
 
 
+def test_samples_are_announced_once(lab):
+    "Before the first image, by one process of two: what is made and what it costs, and a bar; at the end one line."
+    for processes in (1, 2):
+        line = [str(bin/'cfg_sample'), 'runs/p0.1', '--w', '1', '--n', '60', '--shard_size', '30', '--out', f'said{processes}']
+        done = subprocess.run([*line, *on_cpu, '--processes', str(processes)], cwd=lab, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout == f'said{processes}: 60 images from step 20 of runs/p0.1\n', done.stderr
+        said = done.stderr.replace('\r', '\n')
+        plan = f'said{processes}: 60 images, w = 1, T = 4, ancestral steps on the paper grid:\n480 passes of an image'
+        assert said.count(plan) == 1 and said.count('passes of') == 1
+        assert said.count(f' 0.00/{60/processes:.1f} ') == 1 and said.index('0.00/') < said.index('100%')
+
+
+@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_samples_can_be_stopped(lab, sent, code):
+    "Within a second, with a word on how to go on; and the same line does."
+    line = [str(bin/'cfg_sample'), 'runs/p0.1', '--n', '4000', '--T', '50', '--shard_size', '100', '--out', f'stopped{sent}', *on_cpu]
+    running = subprocess.Popen(line, cwd=lab, env=environment, stderr=subprocess.PIPE, text=True)
+    assert '4,000 images, w = 0, T = 50' in running.stderr.readline()
+    while not list(lab.glob(f'stopped{sent}/shard-*.sha256')): time.sleep(.05)
+    began = time.time(); running.send_signal(sent)
+    assert running.wait(20) == code and time.time()-began < 2
+    assert 'cfg_sample: stopped; the same line goes on from here' in running.stderr.read()
+
+
 def test_evaluation(lab):
     "By a classifier of its own against the data, and against statistics kept from it; another filter is refused, and Inception with few images too."
     run('cfg_sample', 'runs/p0.1', '--w', 0.5, '--n', 100, '--out', 'some', *on_cpu, cwd=lab)
@@ -82,7 +107,10 @@ def test_evaluation(lab):
     np.savez(lab/'adm.npz', mu=np.zeros(2048), sigma=np.eye(2048))              # as ADM's are
     by_inception = ['cfg_evaluate', 'some', '--reference', 'adm.npz', '--weights', 'inception.pth', *on_cpu]
     assert 'there are 100 images: a covariance of 2048 features needs more' in run(*by_inception, '--transform', 'area', cwd=lab, code=2)
-    assert "by 'area', the reference by 'adm'" in run(*by_inception, '--transform', 'adm', cwd=lab, code=2)
+    adms = ['cfg_evaluate', 'some', '--reference', 'adm.npz', '--transform', 'adm', *words]
+    assert "by 'area', the reference by 'adm'" in run(*adms, cwd=lab, code=2)
+    huge = ['cfg_evaluate', 'some', '--reference', 'data', '--batch_size', 99999999999, '--out', 'huge.json', *words]
+    assert run(*huge, cwd=lab).startswith('100 images: FD ')
 
 
 def test_sweep(lab):

@@ -1,5 +1,6 @@
 "Every exported name says what it is, and what each of its parameters and its value are, where they stand in the code."
-import ast, dataclasses, importlib, inspect, textwrap
+import ast, dataclasses, importlib, inspect, re, textwrap
+from typing import NamedTuple
 import pytest
 from fastcore.docments import docments
 import project
@@ -18,14 +19,16 @@ def exported():
             if inspect.isclass(thing):
                 for method, f in vars(thing).items():
                     f = getattr(f, '__func__', getattr(f, 'fget', f))  # of a classmethod, a staticmethod, a property
-                    if inspect.isfunction(f) and written_here(f) and (method[0] != '_' or method in ('__init__', '__call__')):
+                    public = method[0] != '_' or method in ('__init__', '__call__')
+                    if public and inspect.isfunction(f) and written_here(f):
                         found[f'{module_name}.{name}.{method}'] = f
     return found
 
 
 def written_here(f):
     "A dataclass's own __init__ has no source."
-    return f.__module__.startswith(f'{project.package.name}.') and f.__code__.co_filename.startswith(str(project.package))
+    ours = f.__module__.startswith(f'{project.package.name}.')
+    return ours and f.__code__.co_filename.startswith(str(project.package))
 
 
 def returns(f):
@@ -44,6 +47,25 @@ def varying(f):
     return [p.name for p in inspect.signature(f).parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
+def fields(thing):
+    "The words of a named tuple's fields, which docments does not find."
+    source = inspect.getsource(thing)
+    found = {name: re.search(rf'^ +{name} *:[^#\n]*# *(\S.*)', source, re.M) for name in thing._fields}
+    return {name: match and match[1] for name, match in found.items()}
+
+
+def words_of(bare):
+    "Name -> words of the parameters of a function, of the fields of a class; those of the value are under 'return'."
+    if hasattr(bare, '_fields'):
+        return fields(bare)
+    if inspect.isclass(bare) and not dataclasses.is_dataclass(bare):
+        return {}                                        # its __init__ has them
+    words = {name: about.get('docment') for name, about in docments(bare, full=True).items()}
+    for unspoken in ['self', 'cls', *varying(bare)]:
+        words.pop(unspoken, None)
+    return words
+
+
 def complaints(name, thing):
     "What is missing or wrong in the words that an exported thing carries."
     bare = inspect.unwrap(thing)
@@ -52,11 +74,8 @@ def complaints(name, thing):
         yield 'no docstring'
     elif '\n' in doc.strip():
         yield 'a docstring of several lines'
-    documented_by_init = inspect.isclass(bare) and not dataclasses.is_dataclass(bare)
-    words = {} if documented_by_init else {k: v.get('docment') for k, v in docments(bare, full=True).items()}
+    words = words_of(bare)
     value = words.pop('return', None)
-    for unspoken in ['self', 'cls', *varying(bare)]:
-        words.pop(unspoken, None)
     yield from (f'parameter {parameter} has no docment' for parameter, text in words.items() if not text)
     if inspect.isfunction(bare) and not name.endswith('.__init__') and returns(bare) and not value:
         yield 'the returned value has no docment (it needs ->type: before it)'
@@ -102,7 +121,15 @@ def nothing(
     yield
 
 
+class Pair(NamedTuple):
+    "One line."
+    a:int # First
+    b:int
+
+
 def test_the_test_sees():
     assert not list(complaints('good', good)) and not list(complaints('nothing', nothing))
+    assert list(complaints('Pair', Pair)) == ['parameter b has no docment']
+    assert not list(complaints('Error', type('Error', (ValueError,), dict(__doc__='One line.'))))
     assert len(list(complaints('silent', silent))) == 3
     assert len(list(complaints('latex', latex))) == 2

@@ -1,6 +1,7 @@
-"The notebooks as they are stored: executed from top to bottom, without errors. (nbdev_test runs them again.)"
-import ast, re, subprocess, sys
-import pytest
+"""The notebooks as they are stored: executed from top to bottom, without errors (nbdev_test runs them again); and how
+their code is laid out: one statement a line, lines that fit the page, short cells, each with its check."""
+import ast, io, re, subprocess, sys, tokenize
+import pytest, yaml
 import project, readme
 
 notebooks = project.notebooks()
@@ -21,7 +22,8 @@ def shows(source):
     tree = ast.parse(re.sub(r'^%.*', '', code, flags=re.M))  # a line of magic is not Python
     kinds = {'print': 'stdout', 'plt.subplots': 'image/png', 'plt.figure': 'image/png'}
     needed = {kinds[name] for name in calls(tree) if name in kinds}
-    if tree.body and isinstance(tree.body[-1], ast.Expr) and isinstance(tree.body[-1].value, (ast.Name, ast.Subscript, ast.BinOp, ast.Tuple)):
+    values = (ast.Name, ast.Subscript, ast.BinOp, ast.Tuple)
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and isinstance(tree.body[-1].value, values):
         needed.add('text/plain')
     return needed
 
@@ -46,18 +48,157 @@ def test_stored_executed(notebook):
 @each
 def test_figures_have_words(notebook):
     "Who cannot see a figure can read what it shows."
-    mute = [source for source, outputs in project.code_cells(notebook)
-            if 'image/png' in kinds(outputs) and 'hide' not in readme.directives(source)[0] and not readme.directives(source)[0].get('fig-alt')]
+    mute = []
+    for source, outputs in project.code_cells(notebook):
+        flags, _ = readme.directives(source)
+        if 'image/png' in kinds(outputs) and 'hide' not in flags and not flags.get('fig-alt'):
+            mute.append(source)
     assert not mute, '\n\n'.join(mute)
 
 
-slow = [path for path, nb in notebooks.items() if any('slow' in readme.directives(s)[0] for s, _ in project.code_cells(nb))]
+WIDTH, LENGTH = 88, 20
+EXPORTS = {'export', 'exports', 'exporti'}
+
+
+def exported(source):
+    "The code of a cell that makes a part of the module; None where it makes none."
+    flags, code = readme.directives(source)
+    return code if EXPORTS & flags.keys() else None
+
+
+def imports_only(tree):
+    return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
+
+
+def crowded(code):
+    "The lines on which something stands before a statement: another one, or the head of the block that it is in."
+    lines = code.encode().splitlines()                       # as ast counts
+    statements = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.stmt)]
+    return {node.lineno for node in statements if lines[node.lineno-1][:node.col_offset].strip()}
+
+
+def semicolons(code):
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    return {token.start[0] for token in tokens if token.type == tokenize.OP and token.string == ';'}
+
+
+def wide(code):
+    return {i for i, line in enumerate(code.splitlines(), 1) if len(line) > WIDTH}
+
+
+def body(code):
+    "How many lines a cell has; blank ones, and what docments need (signatures and docstrings), are not counted."
+    free = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            first, *rest = node.body
+            said = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            free |= set(range(node.lineno, first.end_lineno+1 if said else first.lineno))
+    return len([i for i, line in enumerate(code.splitlines(), 1) if line.strip() and i not in free])
+
+
+def checks(source):
+    "Whether a cell checks something: it makes no part of the module, and asserts, tests or prints."
+    flags, code = readme.directives(source)
+    if EXPORTS & flags.keys() or flags.get('eval') == 'false':
+        return False
+    nodes = list(ast.walk(ast.parse(re.sub(r'^%.*', '', code, flags=re.M))))
+    called = {ast.unparse(node.func).split('.')[-1] for node in nodes if isinstance(node, ast.Call)}
+    asserts = any(isinstance(node, ast.Assert) for node in nodes)
+    return asserts or any(re.match('assert_|test_|print$', name) for name in called)
+
+
+@each
+def test_directives_are_yaml(notebook):
+    "As Quarto reads them; each says what it seems to say, and stands at the top of its cell."
+    bad = []
+    for source, _ in project.code_cells(notebook):
+        flags, rest = readme.directives(source)
+        bad += re.findall(r'^\s*#\s*\|.*', rest, re.M)
+        for line in source.splitlines()[:len(flags)]:
+            try:
+                said = yaml.safe_load(line.strip().lstrip('#').strip().lstrip('|'))
+            except yaml.YAMLError:
+                bad.append(line)
+                continue
+            value = next(iter(said.values())) if isinstance(said, dict) else ''
+            whole = not isinstance(value, str) or not value or line.rstrip(' \'"').endswith(value[-3:])
+            if not isinstance(said, (str, dict)) or value is None or not whole:
+                bad.append(line)
+    assert not bad
+
+
+@each
+def test_code_is_laid_out(notebook):
+    "In what is exported a statement has a line of its own; no line of code is wider than the page."
+    bad = []
+    for source, _ in project.code_cells(notebook):
+        _, code = readme.directives(source)
+        found = wide(code)
+        if exported(source) is not None:
+            found |= crowded(code) | semicolons(code)
+        bad += [code.splitlines()[i-1] for i in sorted(found)]
+    assert not bad, '\n'.join(bad)
+
+
+@each
+def test_cells_are_short_and_checked(notebook):
+    "An exported cell has a body of 20 lines at most, and within the next two cells of code there is a check of it."
+    sources, bad = [source for source, _ in project.code_cells(notebook)], []
+    for i, source in enumerate(sources):
+        code = exported(source)
+        if code is None or imports_only(ast.parse(code)):
+            continue
+        name = code.strip().splitlines()[0]
+        if (n := body(code)) > LENGTH:
+            bad.append(f'{n} lines: {name}')
+        if not any(map(checks, sources[i+1:i+3])):
+            bad.append(f'no check: {name}')
+    assert not bad, '\n'.join(bad)
+
+
+def test_the_rules_see():
+    "Each of the rules finds what it is for, and no more."
+    one = ('def f(\n    a, # First\n)->int: # A: value; with words\n    "One: line; with words."\n'
+           '    b = {1: 2}[a:]\n\n    return b')
+    assert crowded(one) == semicolons(one) == wide(one) == set() and body(one) == 2
+    assert crowded('if a: b\nelse: c\ntry:\n    d; e\nfinally: f') == {1, 2, 4, 5} and semicolons('a;\nb') == {1}
+    assert crowded('def f(a): return a') == crowded('class A: pass') == crowded('with a: b = 1') == {1}
+    assert wide('#'*88) == set() and wide('x = 1\n' + 'é'*88 + '\n' + '#'*89) == {3}
+    assert body('@g\nclass A:\n    "Words."\n    def f(self,\n        a, # First\n    ): return a\n    x = 1') == 3
+    assert checks('assert a') and checks('x.test_eq(1)') and checks('assert_close(a, b)') and checks('print(1)')
+    assert not checks('#| exports\nassert a') and not checks('a = 1') and not checks('pprint(1)')
+    assert exported('#| exporti\na') == 'a' and exported('#| hide\na') is None
+
+    def refused(*cells): return [test for test in rules if fails(test, cells)]
+    def fails(test, cells):
+        notebook = dict(cells=[dict(cell_type='code', source=source, outputs=[]) for source in cells])
+        try:
+            test(notebook)
+        except AssertionError:
+            return True
+    rules = test_directives_are_yaml, test_code_is_laid_out, test_cells_are_short_and_checked
+    assert refused('#| exports\na = 1', 'b = 2', 'assert a') == []
+    assert refused('#| exports\na = 1', 'b = 2', 'c = 3', 'assert a') == [test_cells_are_short_and_checked]
+    assert refused('#| exports\n' + 'a = 1\n'*21, 'assert a') == [test_cells_are_short_and_checked]
+    assert refused('#| exports\nif a: b', 'assert a') == [test_code_is_laid_out]
+    assert refused('a; b') == refused('#| export\nimport a') == refused("#| fig-alt: 'a: b'\n#| hide\na") == []
+    for line in ('#| fig-alt: a: b', '#| fig-alt: some words # and more', '#| fig-alt:', 'a = 1\n#| hide'):
+        assert refused(line) == [test_directives_are_yaml], line
+
+
+def is_slow(notebook):
+    return any('slow' in readme.directives(source)[0] for source, _ in project.code_cells(notebook))
+
+
+slow = [path for path, notebook in notebooks.items() if is_slow(notebook)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', slow, ids=[path.stem for path in slow])
 def test_slow_cells(path):
     "nbdev_test skips the cells marked slow; here they run."
-    run = subprocess.run([sys.executable, '-c', 'from nbdev.test import nbdev_test; nbdev_test()', '--path', str(path), '--flags', 'slow'],
+    code = 'from nbdev.test import nbdev_test; nbdev_test()'
+    run = subprocess.run([sys.executable, '-c', code, '--path', str(path), '--flags', 'slow'],
                          cwd=project.root, capture_output=True, text=True)
     assert 'Success.' in run.stdout.splitlines(), run.stderr

@@ -11,9 +11,10 @@ from cfg_repro.forward import diffuse, eps_from_score, eps_from_x, log1mexp, sco
 from cfg_repro.guidance import guide, guided, implicit_classifier_grad
 from cfg_repro.mixture import Mixture, guided_log_prob, normalize
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
-from cfg_repro.reverse import ancestral_step, ddim_step, dpmpp_2m_step, extrapolate, posterior, reverse_moments, sde_dpmpp_2m_step
+from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.sampling import denoise, sample, trajectory
-from cfg_repro.schedule import alpha_sigma, angles, even_grid, logsnr_density, logsnr_grid, logsnr_of, u_of
+from cfg_repro.schedule import alpha_sigma, angles, logsnr_density, logsnr_grid, logsnr_of, u_of
+from cfg_repro.solvers import ddim_step, dpmpp_2m_step, even_grid, extrapolate, sde_dpmpp_2m_step
 from cfg_repro.tradeoff import langevin_step, truncated_normal
 
 settings.register_profile('cfg_repro', deadline=None, derandomize=True, database=None, max_examples=100)
@@ -104,6 +105,18 @@ def test_u_there_and_back(bounds, u):
         close(u_of(torch.tensor(bound).double(), *bounds), at, 1/a)
 
 
+@given(st.floats(1419.6, 1e300), levels)
+def test_bounds_that_are_as_good_as_none(far, l):
+    "Where exp(lambda/2) is no number: the angle is a right angle."
+    (logsnr,) = tensors(l)
+    assert angles(-far, highest) == angles(-math.inf, highest)
+    grid = logsnr_grid(3, -far, far)
+    assert grid[0] == -far and grid[2] == far
+    close(grid[1], 0, 1)
+    close(u_of(logsnr, -far, far), u_of(logsnr), 1)
+    close(logsnr_density(logsnr, -far, far), logsnr_density(logsnr, -math.inf, math.inf), 1)
+
+
 @given(levels, dtypes)
 def test_u_without_bounds(l, dtype):
     logsnr, other = tensors(l, -l, dtype=dtype)
@@ -158,6 +171,15 @@ def test_log1mexp(exponent, dtype):
     (y,) = tensors(10**exponent, dtype=dtype)
     with localcontext(Context(prec=60)): wanted = float((1 - (-Decimal(y.item())).exp()).ln())
     close(log1mexp(y), wanted, abs(wanted)*(1+y.item()))
+
+
+@given(st.floats(-15, 1.7), dtypes)
+@example(math.log10(3e-8), torch.float32)
+def test_slope_of_log1mexp(exponent, dtype):
+    "1/(e^y - 1), also where the branch that is not taken has none."
+    y = torch.tensor(10**exponent, dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(log1mexp(y), y)
+    close(slope, 1/math.expm1(y.item()), (1+y.item())/math.expm1(y.item()))
 
 
 # Steps
@@ -215,6 +237,29 @@ def test_variance_lies_between(pair, vs, dtype):
     low, high = (reverse_moments(zero, zero, v=v, **at)[1] for v in sorted(vs))
     rounding = 8*torch.finfo(dtype).eps*exact.log_scale
     assert posterior(zero, zero, **at)[1] <= low+rounding and low <= high+rounding and high <= transition(zero, **at)[1]+rounding
+
+
+@given(levels, values, values, values, exponents, dtypes)
+def test_a_step_to_where_it_is(l, z, x, noise, v, dtype):
+    "The variance is nothing, for any v, and every step stays."
+    l, z, x, noise = tensors(l, z, x, noise, dtype=dtype)
+    at = dict(logsnr=l, logsnr_next=l)
+    mean, logvar = reverse_moments(z, x, v=v, **at)
+    assert mean == z and logvar == -math.inf
+    for step in (ancestral_step, sde_dpmpp_2m_step):
+        assert step(z, x, noise=noise, v=v, **at) == z
+    for step in steps.values():
+        assert step(z, x, noise=noise, previous=(noise, l-1), **at) == z
+
+
+@given(levels, values, values, exponents)
+def test_a_step_to_clean_data(l, z, x, v):
+    "The guess, without noise; but v=1 takes the variance of the forward step, which is all of sigma^2."
+    l, z, x, inf = tensors(l, z, x, math.inf)
+    mean, logvar = reverse_moments(z, x, logsnr=l, logsnr_next=inf, v=v)
+    assert mean == x
+    if v < 1: assert logvar == -math.inf
+    else: close(logvar.exp(), 1/(1+math.exp(l)), 1)
 
 
 @given(rising(), values, values, values, exponents)
@@ -282,6 +327,21 @@ def test_kl_of_images(pair, seed):
     "The sum over all pixels, for images as for points."
     eps_hat, eps = randn(2, 3, 2, 4, 4, seed=seed); l, m = tensors(*pair)
     assert torch.equal(kl_step(eps_hat, eps, logsnr=l, logsnr_next=m), kl_step(eps_hat.flatten(1), eps.flatten(1), logsnr=l, logsnr_next=m))
+
+
+@given(seeds)
+def test_loss_of_a_schedule_in_double(seed):
+    "Images and model in single precision, the log-SNR as the schedule gives it: the same loss but for rounding."
+    x, eps = randn(2, 3, 2, 4, 4, seed=seed)
+    logsnr = logsnr_of(stratified_u(3, torch.Generator().manual_seed(seed)))
+    def model(z, logsnr, c):
+        assert z.dtype == logsnr.dtype
+        return torch.nn.functional.conv2d(z, torch.full((2,2,1,1), .3, dtype=z.dtype))   # refuses another precision
+    found = eps_loss(model, x.float(), torch.arange(3), logsnr=logsnr, eps=eps.float())
+    noisy = diffuse(x, eps, logsnr=logsnr.view(-1,1,1,1))
+    wanted = (.3*noisy.sum(1, keepdim=True) - eps).square().mean((1,2,3))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 @given(levels, seeds)
@@ -427,6 +487,38 @@ def test_strength_as_a_tensor(w):
     slope = (model(z, None, c) - model(z, None, c*0+3)).sum(1).double()
     assert found.dtype == torch.float32
     torch.testing.assert_close(torch.autograd.grad(found.sum(), w)[0], slope if w.dim() else slope.sum(), rtol=1e-6, atol=1e-6)
+
+
+@given(oracles(), strengths)
+def test_gradients_through_guidance(oracle, w):
+    "By the strength, also where one pass would do, and by the image, also where a classifier guides."
+    mixture, z, logsnr, c = oracle
+    _, size = size_of(*oracle[:3])
+    null, w = torch.full_like(c, mixture.null), torch.tensor(w, dtype=torch.float64, requires_grad=True)
+    free, by_classifier = guided(mixture, w, null=mixture.null), classifier_guided(mixture, mixture.classifier, w)
+    difference = mixture(z, logsnr, c) - mixture(z, logsnr, null)
+    for model in (free, by_classifier):
+        (slope,) = torch.autograd.grad(model(z, logsnr, c).sum(), w)
+        close(slope, difference.sum(), size.expand_as(z).sum())
+    def by_image(model):
+        points = z.clone().requires_grad_()
+        return torch.autograd.grad(model(points, logsnr, c).sum(), points)[0]
+    def by_hand(z, logsnr, c): return (1+w)*mixture(z, logsnr, c) - w*mixture(z, logsnr, null)
+    wanted = by_image(by_hand)
+    tolerance = dict(rtol=1e-6, atol=1e-8*(1+abs(w.item()))*(1+mixture.stds.min().item()**-4))
+    torch.testing.assert_close(by_image(free), wanted, **tolerance)
+    torch.testing.assert_close(by_image(by_classifier), wanted, **tolerance)
+
+
+@pytest.mark.parametrize('images', [1, 3, 8])
+def test_one_strength_for_each_image(images):
+    "As (B,) and as (B,1,1,1), for as many images as columns as well; a classifier's and a shifted mean's too."
+    a, b = randn(2, images, 3, 8, 8, seed=0)
+    each, l = torch.linspace(-1, 4, images, dtype=torch.float64), torch.tensor(.3).double()
+    ways = (guide, lambda a, b, w: classifier_guide(a, b, logsnr=l, w=w), lambda a, b, w: shift_mean(a, l, b, s=w))
+    for way in ways:
+        wanted = torch.cat([way(a[i:i+1], b[i:i+1], each[i].item()) for i in range(images)])
+        for w in (each, each.view(-1, 1, 1, 1)): torch.testing.assert_close(way(a, b, w), wanted)
 
 
 @given(oracles(), rising(), strengths, exponents)

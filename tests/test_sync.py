@@ -3,7 +3,8 @@ import json, os, re, shutil, subprocess, sys
 import pytest, yaml
 import project, readme
 
-environment = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')}  # under IN_TEST nbdev exports nothing
+# Under IN_TEST nbdev exports nothing.
+environment = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')}
 
 
 @pytest.fixture
@@ -63,8 +64,10 @@ def test_readme_rules():
     err = dict(output_type='stream', name='stderr', text=['warning\n'])
     text, pictures = readme.render(dict(cells=[
         dict(cell_type='raw', source='raw'),
-        dict(cell_type='markdown', source=['[a](00_a.ipynb) [b](../B.md#c) [c](https://d.e) [f](#g) `[h](i)`\n', '```\n', '[j](k)\n', '```']),
-        code('#| hide', 'secret'), code('#| default_exp secret'), code('#| export', 'secret'), code('#| include: false', 'secret'),
+        dict(cell_type='markdown', source=['[a](00_a.ipynb) [b](../B.md#c) [c](https://d.e) [f](#g) `[h](i)`\n',
+                                           '```\n', '[j](k)\n', '```']),
+        code('#| hide', 'secret'), code('#| default_exp secret'), code('#| export', 'secret'),
+        code('#| include: false', 'secret'),
         code('#| echo: false', 'secret', outputs=[out, err]),
         code('#| fig-alt: "a b"', '#| code-fold: true', 'plot()', 'secret #| hide_line', outputs=[png]),
         code('#| output: false', '#| eval: false', 'go()', outputs=[out])]))
@@ -97,12 +100,28 @@ go()
     assert pictures == {'index_files/c-0.png': b'\x00\x01\x02'}
 
 
-def test_sidebar_lists_every_page():
-    def hrefs(entries):
-        return [h for e in entries for h in ([e] if isinstance(e, str) else hrefs(e['contents']))]
+def sections():
+    "The sections of the sidebar, as {name: pages}; the page that stands before them is no section."
     sidebar = yaml.safe_load((project.root/'nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']
-    pages = sorted(path.name for path in project.notebooks())
-    assert hrefs(sidebar['contents']) == ['index.ipynb'] + [page for page in pages if page != 'index.ipynb']
+    first, *rest = sidebar['contents']
+    assert first == 'index.ipynb'
+    return {section['section']: section['contents'] for section in rest}
+
+
+def test_sidebar_lists_every_page():
+    "Each page stands there once. The sections are the order of reading; within one of them the numbers rise."
+    listed = [page for pages in sections().values() for page in pages]
+    assert sorted(['index.ipynb', *listed]) == sorted(path.name for path in project.notebooks())
+    for pages in sections().values():
+        assert pages == sorted(pages)
+
+
+def test_index_lists_what_the_sidebar_lists():
+    "The table of the first page, and of the README, has the sections of the sidebar with their pages in order."
+    cells = json.loads((project.root/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells']
+    (table,) = (''.join(c['source']) for c in cells if '## Read it' in ''.join(c['source']))
+    rows = re.findall(r'^\| \*\*(.*?)\*\* \| (.*) \|$', table, re.M)
+    assert {name: re.findall(r'\]\((.*?)\)', links) for name, links in rows} == sections()
 
 
 def test_quarto_file_is_one():
@@ -111,11 +130,14 @@ def test_quarto_file_is_one():
 
 
 def test_links_lead_somewhere():
-    "A relative link on a page, in the README or in CONTRIBUTING.md names a file of the project; an anchor in it is not checked."
+    "A relative link on a page or in a text of the project names a file of it; an anchor in it is not checked."
     pages = {path: '\n'.join(''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'markdown')
              for path, nb in project.notebooks().items()}
-    pages |= {project.root/name: (project.root/name).read_text(encoding='utf-8') for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')}
-    dead = [f'{path.name}: {target}' for path, text in pages.items()
-            for target in re.findall(r'\]\((?![a-z]+:|#|attachment)([^)\s#]+)', re.sub(r'```.*?```|`[^`\n]+`|\$[^$]+\$', '', text, flags=re.S))
-            if not (path.parent/target).exists()]
+    texts = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', 'benchmarks/README.md')
+    pages |= {project.root/name: (project.root/name).read_text(encoding='utf-8') for name in texts}
+    dead = []
+    for path, text in pages.items():
+        prose = re.sub(r'```.*?```|`[^`\n]+`|\$[^$]+\$', '', text, flags=re.S)
+        targets = re.findall(r'\]\((?![a-z]+:|#|attachment)([^)\s#]+)', prose)
+        dead += [f'{path.name}: {target}' for target in targets if not (path.parent/target).exists()]
     assert not dead

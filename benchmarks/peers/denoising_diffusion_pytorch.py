@@ -1,4 +1,5 @@
-"lucidrains/denoising-diffusion-pytorch (needs einops and ema-pytorch): its classifier-free guidance. Another network: linear attention on every level, so `channels` grow by a quarter to match the cost; guidance takes two calls."
+"""lucidrains/denoising-diffusion-pytorch (needs einops and ema-pytorch): its classifier-free guidance. Another network:
+linear attention on every level, so `channels` grow by a quarter to match the cost; guidance takes two calls."""
 from functools import cache
 from party import DROP, STRENGTH, Party
 
@@ -7,7 +8,8 @@ class Adapter(Party):
     def make(self, size, n_classes, channels, mult, blocks, attention, head_channels):
         from denoising_diffusion_pytorch.classifier_free_guidance import Unet
         self.size = size
-        net = Unet(dim=channels*5//4, num_classes=n_classes, cond_drop_prob=DROP, dim_mults=tuple(mult), attn_dim_head=head_channels)
+        net = Unet(dim=channels*5//4, num_classes=n_classes, cond_drop_prob=DROP, dim_mults=tuple(mult),
+                   attn_dim_head=head_channels)
         return net
 
     @cache

@@ -1,4 +1,5 @@
-"huggingface/diffusers from the registry: UNet2DModel, DDPMScheduler, EMAModel. The loop and guidance are left to the user there, so they are here."
+"""huggingface/diffusers from the registry: UNet2DModel, DDPMScheduler, EMAModel. The loop and guidance are left to the
+user there, so they are here."""
 import torch
 from torch.nn import functional as F
 from party import KEEP, STRENGTH, Party
@@ -11,8 +12,11 @@ class Adapter(Party):
         seen = [size//2**level in attention for level in range(len(mult))]
         down = ['AttnDownBlock2D' if a else 'ResnetDownsampleBlock2D' for a in seen]
         up = ['AttnUpBlock2D' if a else 'ResnetUpsampleBlock2D' for a in reversed(seen)]
-        return UNet2DModel(sample_size=size, in_channels=3, out_channels=3, block_out_channels=[channels*m for m in mult], layers_per_block=blocks, down_block_types=down, up_block_types=up,
-                           downsample_type='resnet', upsample_type='resnet', attention_head_dim=head_channels, resnet_time_scale_shift='scale_shift', num_class_embeds=n_classes+1)
+        return UNet2DModel(
+            sample_size=size, in_channels=3, out_channels=3, block_out_channels=[channels*m for m in mult],
+            layers_per_block=blocks, down_block_types=down, up_block_types=up, downsample_type='resnet',
+            upsample_type='resnet', attention_head_dim=head_channels, resnet_time_scale_shift='scale_shift',
+            num_class_embeds=n_classes+1)
 
     def arguments(self, z, u, c):
         return z, 1000*u, c, False

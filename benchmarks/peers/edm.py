@@ -1,4 +1,5 @@
-"NVlabs/edm: DhariwalUNet, EDMLoss and edm_sampler, which takes 2 calls a step and 1 in the last. Guidance is added here. Its heads have 64 channels, whatever is asked."
+"""NVlabs/edm: DhariwalUNet, EDMLoss and edm_sampler, which takes 2 calls a step and 1 in the last. Guidance is added
+here. Its heads have 64 channels, whatever is asked."""
 import torch
 from torch.nn import functional as F
 from party import DROP, STRENGTH, Party
@@ -19,8 +20,11 @@ class Adapter(Party):
     def make(self, size, n_classes, channels, mult, blocks, attention, head_channels):
         from training.loss import EDMLoss
         from training.networks import EDMPrecond
-        self.precond = EDMPrecond(size, 3, n_classes, model_channels=channels, channel_mult=list(mult), num_blocks=blocks, attn_resolutions=list(attention), dropout=0., label_dropout=DROP)
-        self.precond.model.register_forward_hook(lambda net, given, out: out.float())   # it insists on its own precision
+        self.precond = EDMPrecond(
+            size, 3, n_classes, model_channels=channels, channel_mult=list(mult), num_blocks=blocks,
+            attn_resolutions=list(attention), dropout=0., label_dropout=DROP)
+        # It insists on its own precision.
+        self.precond.model.register_forward_hook(lambda net, given, out: out.float())
         self.edm_loss = EDMLoss()
         return self.precond.model
 

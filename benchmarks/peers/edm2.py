@@ -1,4 +1,5 @@
-"NVlabs/edm2: its magnitude-preserving network, loss and sampler. Another network of about the same cost; guidance there means two networks, here one network called twice."
+"""NVlabs/edm2: its magnitude-preserving network, loss and sampler. Another network of about the same cost; guidance
+there means two networks, here one network called twice."""
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -9,7 +10,9 @@ class Adapter(Party):
     def make(self, size, n_classes, channels, mult, blocks, attention, head_channels):
         from training.networks_edm2 import Precond
         from training.training_loop import EDM2Loss
-        self.precond = Precond(size, 3, n_classes, use_fp16=False, model_channels=channels, channel_mult=list(mult), num_blocks=blocks, attn_resolutions=list(attention), channels_per_head=head_channels)
+        self.precond = Precond(
+            size, 3, n_classes, use_fp16=False, model_channels=channels, channel_mult=list(mult), num_blocks=blocks,
+            attn_resolutions=list(attention), channels_per_head=head_channels)
         for name, p in self.precond.named_parameters():
             if name.endswith('gain'):
                 nn.init.constant_(p, 0.1)

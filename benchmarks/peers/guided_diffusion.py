@@ -1,4 +1,5 @@
-"openai/guided-diffusion. Its loop is called in parts, without MPI and without its log; guidance and dropped labels are added here."
+"""openai/guided-diffusion. Its loop is called in parts, without MPI and without its log; guidance and dropped labels
+are added here."""
 import torch
 from party import KEEP, STRENGTH, Party
 
@@ -10,8 +11,11 @@ class Adapter(Party):
         from guided_diffusion.unet import UNetModel
         logger.Logger.CURRENT = logger.Logger(dir=None, output_formats=[])
         self.diffusion = create_gaussian_diffusion()
-        return UNetModel(image_size=size, in_channels=3, model_channels=channels, out_channels=3, num_res_blocks=blocks, attention_resolutions=tuple(size//a for a in attention), channel_mult=tuple(mult),
-                         num_classes=n_classes+1, num_head_channels=head_channels, use_scale_shift_norm=True, resblock_updown=True, use_new_attention_order=True)
+        return UNetModel(
+            image_size=size, in_channels=3, model_channels=channels, out_channels=3, num_res_blocks=blocks,
+            attention_resolutions=tuple(size//a for a in attention), channel_mult=tuple(mult),
+            num_classes=n_classes+1, num_head_channels=head_channels, use_scale_shift_norm=True,
+            resblock_updown=True, use_new_attention_order=True)
 
     def arguments(self, z, u, c):
         return z, 1000*u, c
@@ -39,6 +43,8 @@ class Adapter(Party):
     def sample(self, z, c, T):
         from guided_diffusion.script_util import create_gaussian_diffusion
         def guided(x, t, y):
-            cond, uncond = self.net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, torch.full_like(y, self.null)])).chunk(2)
+            labels = torch.cat([y, torch.full_like(y, self.null)])
+            cond, uncond = self.net(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
             return ((1+STRENGTH)*cond - STRENGTH*uncond).float()
-        return create_gaussian_diffusion(timestep_respacing=str(T)).p_sample_loop(guided, z.shape, noise=z, model_kwargs=dict(y=c), device=z.device)
+        diffusion = create_gaussian_diffusion(timestep_respacing=str(T))
+        return diffusion.p_sample_loop(guided, z.shape, noise=z, model_kwargs=dict(y=c), device=z.device)

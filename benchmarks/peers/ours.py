@@ -18,7 +18,7 @@ class Adapter(Party):
     @property
     def model(self):
         "The network as the commands call it: for training or for sampling."
-        from cfg_repro.training import prepared
+        from cfg_repro.hardware import prepared
         if self.net.training not in self.models:
             self.models[self.net.training] = prepared(self.net, **self.how)
         return self.models[self.net.training]
@@ -45,11 +45,14 @@ class Adapter(Party):
         from cfg_repro.training import new_state, train
         self.net.train()
         x, c = self.images(4*n)
-        steps = train(new_state(self.net), Images(x.cpu(), c.cpu()), steps=10**9, batch_size=n, p_uncond=DROP, ema_decay=KEEP, model=self.model)
+        steps = train(new_state(self.net), Images(x.cpu(), c.cpu()), steps=10**9, batch_size=n,
+                      p_uncond=DROP, ema_decay=KEEP, model=self.model)
         return lambda: next(steps)
 
     def sample(self, z, c, T):
-        from cfg_repro import reverse
         from cfg_repro.guidance import guided
+        from cfg_repro.reverse import ancestral_step
         from cfg_repro.sampling import sample
-        return sample(guided(self.model, STRENGTH, null=self.null), z, c, T=T, step=getattr(reverse, self.step or 'ancestral_step'))
+        from cfg_repro.solvers import ddim_step
+        steps = {None: ancestral_step, 'ddim_step': ddim_step}
+        return sample(guided(self.model, STRENGTH, null=self.null), z, c, T=T, step=steps[self.step])

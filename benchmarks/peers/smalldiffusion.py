@@ -1,4 +1,5 @@
-"yuanchenyang/smalldiffusion (needs einops): its U-Net, loss, schedule and sampler. A simpler network of nearly the same size: one head, no norm by the embedding, strided convolutions. Labels are dropped inside it."
+"""yuanchenyang/smalldiffusion (needs einops): its U-Net, loss, schedule and sampler. A simpler network of nearly the
+same size: one head, no norm by the embedding, strided convolutions. Labels are dropped inside it."""
 import torch
 from party import DROP, STRENGTH, Party
 
@@ -8,7 +9,9 @@ class Adapter(Party):
         from accelerate import Accelerator
         from smalldiffusion import CondEmbedderLabel, Scaled, ScheduleDDPM, Unet
         self.schedule, self.accelerator = ScheduleDDPM(), Accelerator(cpu=self.device.type == 'cpu')
-        return Scaled(Unet)(size, 3, 3, ch=channels, ch_mult=tuple(mult), num_res_blocks=blocks, attn_resolutions=tuple(attention), dropout=0., cond_embed=CondEmbedderLabel(4*channels, n_classes, DROP))
+        return Scaled(Unet)(
+            size, 3, 3, ch=channels, ch_mult=tuple(mult), num_res_blocks=blocks, attn_resolutions=tuple(attention),
+            dropout=0., cond_embed=CondEmbedderLabel(4*channels, n_classes, DROP))
 
     def arguments(self, z, u, c):
         return z, u[:, None, None, None], c
@@ -21,5 +24,6 @@ class Adapter(Party):
     def sample(self, z, c, T):
         from smalldiffusion import samples
         sigmas = self.schedule.sample_sigmas(T)
-        *_, x = samples(self.net, sigmas, mu=0.5, cfg_scale=STRENGTH, xt=z*sigmas[0], cond=c, accelerator=self.accelerator)
+        *_, x = samples(self.net, sigmas, mu=0.5, cfg_scale=STRENGTH, xt=z*sigmas[0], cond=c,
+                        accelerator=self.accelerator)
         return x
