@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Speed on a GPU, in about half an hour: bash benchmarks/gpu.sh [--peer NAME=PATH ...]
-# The same line goes on where it stopped. To try the script without a GPU: DEVICE=cpu NET=tiny BATCH=2 T=2 ROUNDS=1 PARTIES=ours OUT=/tmp/speed
+# The same line goes on where it stopped. To try the script without a GPU:
+# DEVICE=cpu NET=tiny SHARED=shared SMALL=digits BATCH=2 T=2 ROUNDS=1 PARTIES=ours OUT=/tmp/speed bash benchmarks/gpu.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BATCH=${BATCH:-128} ROUNDS=${ROUNDS:-5} OUT=${OUT:-results/speed}

@@ -105,7 +105,7 @@ def save_checkpoint(
 # %% ../nbs/24_checkpoints.ipynb #b0b0ab7c
 def last_checkpoint(
     run, # Directory of the run
-)->Path: # The newest checkpoint's directory, or None if there is none
+)->Path|None: # The newest checkpoint's directory, if there is one
     "The newest checkpoint of a run."
     return next(reversed(_checkpoints(run)), None)
 
@@ -233,14 +233,16 @@ def _last_good(run):
     "A word on what is left of a run."
     return f"the last good checkpoint is {last_checkpoint(run) or 'none'}"
 
-def _diverged(state, run, bad, row):
-    "The error with which a run ends that has taken too many bad steps."
+def _bearable(state, run, row, bad, most):
+    "End a run that has taken too many bad steps in a row."
+    if bad < most:
+        return
     loss,first = float(row['loss']),float(state.first)
     what = 'no finite gradient'
     if math.isfinite(loss):
         what = f'a loss of {loss:.3g}, far above the {first:.3g} of the first step,'
-    return FloatingPointError(f"{what} in the last {bad} steps, up to {state.step:,}: "
-                              f"{_last_good(run)}")
+    raise FloatingPointError(f"{what} in the last {bad} steps, up to {state.step:,}: "
+                             f"{_last_good(run)}")
 
 # %% ../nbs/24_checkpoints.ipynb #d61e1e9d
 @contextmanager
@@ -262,12 +264,24 @@ def _agreed(flag, state):
     dist.all_reduce(flags)
     return flags.item() > 0
 
+def _asked(stop, logged, state):
+    "Whether to stop after this step; several processes agree where a line is logged."
+    return (logged or processes()[1] == 1) and _agreed(stop(), state)
+
 def _in_between(stop, state):
     "Whether to leave a step: one process alone may, and after a good one."
     return lambda: processes()[1] == 1 and stop() and not state.in_a_row
 
+# %% ../nbs/24_checkpoints.ipynb #05b73ef8
+@contextmanager
+def _ours(run):
+    "Inside, nobody else writes to a run; errors of the system name what is left of it."
+    with locked(run) if processes()[0] == 0 else nullcontext(), naming_last(run):
+        yield
+
 def _begin(state, run, settings, keep):
     "Go on from the last checkpoint, with nothing left that comes after it. Its step."
+    at_least(1, keep=keep)
     load_checkpoint(state, run, settings)
     if processes()[0] == 0:
         _tidy(run, keep)
@@ -281,6 +295,7 @@ def _log(state, run, row, batch_size):
         _append(run/'log.jsonl', line)
     return line
 
+# %% ../nbs/24_checkpoints.ipynb #277ee9fb
 def _save(state, run, settings, keep):
     "Write the log and a checkpoint to disk; all go on when they are there. Its step."
     if processes()[0] == 0:
@@ -288,6 +303,12 @@ def _save(state, run, settings, keep):
         save_checkpoint(state, run, settings, keep)
     _agreed(False, state)
     return state.step
+
+def _leave(state, run, settings, keep, saved):
+    "End a run that was stopped, with a checkpoint."
+    if saved < state.step:
+        _save(state, run, settings, keep)
+    raise KeyboardInterrupt
 
 # %% ../nbs/24_checkpoints.ipynb #cbcbffec
 def train_run(
@@ -306,27 +327,23 @@ def train_run(
     **how, # The rest is for `train`
 )->Iterator: # After each step its line of the log, a dictionary, or None
     "`train` from the last checkpoint on, with a log; a stop is a KeyboardInterrupt."
-    at_least(1, log_every=log_every, save_every=save_every)
-    at_least(1, keep=keep, max_skipped=max_skipped)
-    (k,m),run,ending = processes(),Path(run),False
-    with locked(run) if k == 0 else nullcontext(), naming_last(run):
+    at_least(1, log_every=log_every, save_every=save_every, max_skipped=max_skipped)
+    run,ending = Path(run),False
+    with _ours(run):
         saved = _begin(state, run, settings, keep)
         how |= dict(steps=steps, batch_size=batch_size, stop=_in_between(stop, state))
         for row in train(state, data, **how):
             last = state.step == steps
             logged = last or state.step % log_every == 0
-            ending = ending or (logged or m == 1) and _agreed(stop(), state)
+            ending = ending or _asked(stop, logged, state)
             due = last or state.step//save_every > saved//save_every
             bad = int(state.in_a_row) if due or logged or ending else 0
             line = _log(state, run, row, batch_size) if logged else None
-            if bad and (bad >= max_skipped or last):
-                raise _diverged(state, run, bad, row)
+            _bearable(state, run, row, bad, 1 if last else max_skipped)
             if due and not bad:
                 saved = _save(state, run, settings, keep)
             yield line
             if ending and not bad:
                 break
-        if saved < state.step < steps:
-            _save(state, run, settings, keep)
         if state.step < steps:
-            raise KeyboardInterrupt
+            _leave(state, run, settings, keep, saved)

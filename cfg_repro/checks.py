@@ -75,7 +75,9 @@ def obey(
             raise Refusal(f"{name} is {settings[name]!r}: it must be {words}")
 
 # %% ../nbs/00_checks.ipynb #6e97a87e
-def looked_at(tensor):
+def looked_at(
+    tensor, # A tensor, anywhere
+)->bool: # Whether it is in the memory of this process
     "Whether the contents of a tensor can be looked at for nothing."
     return tensor.device.type == 'cpu'
 

@@ -39,7 +39,7 @@ def _place(device, gpu):
 def pick(
     device:str=None, # 'cpu', 'cuda', 'cuda:1', ...; a GPU if there is one, unless given
     precision:str=None, # 'float32' or 'bfloat16'; bfloat16 on a GPU unless given
-)->tuple: # torch.device, and whether the network's products run in bfloat16
+)->tuple[torch.device,bool]: # The place, and whether products run in bfloat16
     "Where to compute and how."
     gpu = torch.cuda.is_available()
     gpus = [f'cuda:{i}' for i in range(torch.cuda.device_count())]
@@ -114,7 +114,7 @@ def _features(net, n, loss):
     with torch.device('meta'), saved_tensors_hooks(keep, lambda t: t):
         x = torch.empty(n, net.in_channels, net.size, net.size)
         c,logsnr = torch.zeros(n, dtype=torch.long),torch.empty(n)
-        end = loss(net, x, c, logsnr=logsnr, eps=x)
+        loss(net, x, c, logsnr=logsnr, eps=x)
     for hook in hooks:
         hook.remove()
     return blocks
@@ -196,7 +196,7 @@ def compiles(
     "Whether torch.compile works here: it wants a C++ compiler, and on a GPU triton."
     try:
         torch.compile(lambda x: 2*x)(torch.ones(1, device=device))
-    except Exception as e:      # whatever a compiler that is not there may raise
+    except (RuntimeError, OSError, ImportError) as e:      # torch's own among them
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         reason = (lines or [type(e).__name__])[0]
         if share()[0] == 0:
@@ -212,7 +212,7 @@ def prepared(
     bf16:bool=False, # Run its products in bfloat16
     compile:bool=False, # Compile it
     accelerator=None, # An `accelerate.Accelerator`, where processes share each batch
-)->nn.Module: # What to hand to `train` as `model`
+)->Callable: # What to hand to `train` as `model`
     "A network as it is to be called; its parameters are those of `net`."
     model = Bfloat16(net) if bf16 else net
     if compile:

@@ -29,13 +29,14 @@ PAPER:dict = dict(
         ema_decay=0.9999, flip=True, v=0.2, T=256))
 
 # %% ../nbs/25_presets.ipynb #c0ab372e
-DIGITS:dict = dict(size=8, n_classes=10, in_channels=1, channels=8, mult=(1,2), blocks=1,
-              attention=(), head_channels=8, groups=4, resblock_updown=False)
+DIGITS:dict = dict(size=8, n_classes=10, in_channels=1, channels=8, mult=(1,2),
+                   blocks=1, attention=(), head_channels=8, groups=4,
+                   resblock_updown=False)
 TINY:dict = DIGITS | dict(size=16, n_classes=None, in_channels=3)
 LETTER:dict = dict(size=16, n_classes=26, channels=24, mult=(1,2,2), blocks=1,
-              attention=(), head_channels=24, groups=8, resblock_updown=False)
+                   attention=(), head_channels=24, groups=8, resblock_updown=False)
 LETTER64:dict = dict(size=64, n_classes=26, channels=64, mult=(1,2,3,4), blocks=2,
-                attention=(16,8), head_channels=64, dropout=0.1)
+                     attention=(16,8), head_channels=64, dropout=0.1)
 
 # %% ../nbs/25_presets.ipynb #b3d4b2cb
 PRESETS:dict = PAPER | dict(

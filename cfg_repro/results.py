@@ -206,9 +206,9 @@ def _worse_at_equal_is(low, high, curve_low, curve_high):
     ends = [[r['is_mean'] for r in curve] for curve in (curve_low,curve_high)]
     levels = np.linspace(max(map(min, ends)), min(map(max, ends)), 20)
     worse = int((fd_at(curve_high, levels) > fd_at(curve_low, levels)).sum())
-    sentence = f'at equal IS, p_uncond {high:g} has a higher FD than {low:g}'
-    span = f'from {levels[0]:.2f} to {levels[-1]:.2f}'
-    numbers = f'at {worse} of {len(levels)} levels of IS, {span}'
+    sentence = f'at equal IS, p_uncond {high:g} is worse than {low:g}'
+    span = f'{levels[0]:.2f} to {levels[-1]:.2f}'
+    numbers = f'at {worse} of {len(levels)} levels, {span}'
     return Claim(sentence, worse == len(levels), numbers)
 
 def _better_at_equal_w(low, high, curve_low, curve_high):

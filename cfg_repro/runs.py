@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -88,6 +89,39 @@ def learn(
     loss = LOSSES[p['network']]
     return train_run(state, data, run, settings, loss=loss, seed=seed, **fields, **how)
 
+# %% ../nbs/28_runs.ipynb #d8c3f64c
+@dataclass
+class _Machine:
+    "Where a run is computed, and how."
+    place:torch.device
+    bf16:bool
+    compile:bool
+    checkpoint:bool
+
+    @cached_property
+    def compiled(self):
+        return self.compile and compiles(self.place)
+
+    @cached_property
+    def accelerator(self):       # where several processes share the work
+        from accelerate import Accelerator
+        return Accelerator(cpu=self.place.type == 'cpu') if share()[1] > 1 else None
+
+    def finish(self):
+        if self.place.type == 'cuda':
+            torch.cuda.synchronize(self.place)
+        if self.accelerator:
+            self.accelerator.end_training()
+
+# %% ../nbs/28_runs.ipynb #4122c41e
+def _model(net, on):
+    "A network as it is to be called."
+    return prepared(net, bf16=on.bf16, compile=on.compiled, accelerator=on.accelerator)
+
+def _workers(workers, on):
+    "How many processes read ahead."
+    return (4 if on.place.type == 'cuda' else 0) if workers is None else workers
+
 # %% ../nbs/28_runs.ipynb #cfda9b39
 def _fields(words):
     "Fields of a preset, from name=value words."
@@ -134,30 +168,26 @@ def _sensible(p, seed, workers, grid_every, checkpoint, how):
     at_least(1, **how)
     _suited(p, grid_every, checkpoint)
 
-def _workers(workers, place):
-    "How many processes read ahead."
-    return (4 if place.type == 'cuda' else 0) if workers is None else workers
-
 # %% ../nbs/28_runs.ipynb #ce4b37ca
-def _expected(p, place, bf16, checkpoint):
+def _expected(p, on):
     "The memory that training will take, in GiB, and the number of parameters."
     with torch.device('meta'):
-        net = _network(p, checkpoint)
+        net = _network(p, on.checkpoint)
     batch_size = -(-p['batch_size']//share()[1])
     loss = LOSSES[p['network']]
-    needed = memory_needed(net, batch_size, p['micro_batch'], loss=loss, bf16=bf16)
-    return memory(place) + needed, sum(w.numel() for w in net.parameters())
+    needed = memory_needed(net, batch_size, p['micro_batch'], loss=loss, bf16=on.bf16)
+    return memory(on.place) + needed, sum(w.numel() for w in net.parameters())
 
-def _announce(p, settings, place, bf16, checkpoint, taken):
+def _announce(p, settings, on, taken):
     "Say what will be trained."
-    gib,parameters = _expected(p, place, bf16, checkpoint)
+    gib,parameters = _expected(p, on)
     data = settings['data']
     shape = 'x'.join(map(str, data['shape']))
     size = f'{gib:,.0f}' if gib >= 10 else f'{gib:.2g}'
     words = [f"{p['network']} of {parameters:,} parameters",
              f"{data['n']:,} images {shape} in {data['n_classes']} classes",
              f"steps {taken+1:,} to {p['steps']:,} of {p['batch_size']:,} images",
-             f"{place} in {'bfloat16' if bf16 else 'float32'}",
+             f"{on.place} in {'bfloat16' if on.bf16 else 'float32'}",
              f"about {size} GiB of memory"]
     if share()[0] == 0 and taken < p['steps']:
         print('; '.join(words), file=sys.stderr, flush=True)
@@ -246,7 +276,7 @@ def _words(line, pace, batch_size):
     return f"loss {loss:.4f}, {steps}, {_speed(pace*batch_size)} images/s"
 
 # %% ../nbs/28_runs.ipynb #ddc9dd5c
-def _watch(steps, state, run, p, place, grid_every, taken):
+def _watch(steps, state, run, p, on, grid_every, taken):
     "Go through a run with a bar, TensorBoard and grids. Steps a second."
     pace,board = _Pace(taken),_Board(run, taken)
     bar = progress(total=p['steps'], initial=taken, bar_format=BAR)
@@ -258,9 +288,8 @@ def _watch(steps, state, run, p, place, grid_every, taken):
                 bar.set_postfix_str(_words(line, now, p['batch_size']), refresh=False)
                 board.line(line, now*p['batch_size'])
             if grid_every and state.step % grid_every == 0 and share()[0] == 0:
-                board.picture(_grid(state, p, place), state.step)
-    if place.type == 'cuda':
-        torch.cuda.synchronize(place)
+                board.picture(_grid(state, p, on.place), state.step)
+    on.finish()
     return pace(state.step)
 
 # %% ../nbs/28_runs.ipynb #4585cc78
@@ -281,28 +310,25 @@ def _fitted(p, source):
 
 ADVICE = 'take the batch in smaller pieces by --micro_batch, or a smaller --batch_size'
 
-def _accelerator(place):
-    "An Accelerator where several processes share the work, else None."
-    if share()[1] == 1:
-        return None
-    from accelerate import Accelerator
-    return Accelerator(cpu=place.type == 'cpu')
-
 # %% ../nbs/28_runs.ipynb #a2aec70c
-def _record(run, state, taken, pace, memory_gib, *, settings, bf16, **found):
+def _made(on):
+    "How a run was computed, for its record."
+    return dict(precision='bfloat16' if on.bf16 else 'float32', compiled=on.compiled,
+                checkpointed=on.checkpoint, processes=share()[1],
+                memory_gib=round(memory(on.place), 2))
+
+def _record(run, state, p, settings, on, taken, pace):
     "Say what was done, and store it."
     path = run/'provenance.json'
     if taken == state.step and path.exists():
-        print(f"{run}: {state.step:,} steps are taken already")
-        return
-    skipped,rate = int(state.skipped),pace*settings['batch_size']
-    print(f"{run}: {state.step:,} steps of {settings['batch_size']} images, "
-          f"{skipped} skipped; {_speed(rate)} images/s, at most {memory_gib:.2f} GiB")
-    found |= dict(precision='bfloat16' if bf16 else 'float32', processes=share()[1],
-                  images_per_second=round(rate, 2) or None,
-                  memory_gib=round(memory_gib, 2))
-    write_json(path, provenance(settings=settings, steps=state.step, from_step=taken,
-                                skipped=skipped, **found))
+        return print(f"{run}: {state.step:,} steps are taken already")
+    rate,made,skipped = pace*p['batch_size'],_made(on),int(state.skipped)
+    print(f"{run}: {state.step:,} steps of {p['batch_size']} images,",
+          f"{skipped} skipped; {_speed(rate)} images/s,",
+          f"at most {made['memory_gib']:.2f} GiB")
+    found = dict(steps=state.step, from_step=taken, skipped=skipped,
+                 images_per_second=round(rate, 2) or None, micro_batch=p['micro_batch'])
+    write_json(path, provenance(settings=settings, **found, **made))
 
 # %% ../nbs/28_runs.ipynb #b27aa842
 @command
@@ -330,33 +356,23 @@ def cfg_train(
     max_skipped:int=100, # Bad steps in a row after which the run gives up
 ):
     "Train a network by Algorithm 1. Stop it, and the same line resumes."
-    # settings
     p = _changed(experiment, set, steps=steps, p_uncond=p_uncond, batch_size=batch_size,
-                 micro_batch=micro_batch, lr=lr)
+                 micro_batch=micro_batch, lr=lr)                         # settings
     how = dict(log_every=log_every, save_every=save_every,
                keep=keep, max_skipped=max_skipped)
     _sensible(p, seed, workers, grid_every, checkpoint, how)
-    (place,bf16),run = pick(device, precision),Path(out or f'runs/{experiment}')
-    # data
-    source = _source(experiment, data)
-    p,images = _fitted(p, source)
+    on = _Machine(*pick(device, precision), compile, checkpoint)
+    run,source = Path(out or f'runs/{experiment}'),_source(experiment, data)
+    p,images = _fitted(p, source)                                       # data
     settings = run_settings(experiment, p, seed, images)
     taken = steps_taken(run, settings)
     spread(processes, 'cfg_train', run)
-    _announce(p, settings, place, bf16, checkpoint, taken)
+    _announce(p, settings, on, taken)
     images = open_data(source, check=share()[0] == 0)
     with within_memory(ADVICE), stopping() as stop:
-        # network
-        state,accelerator = new_run(p, seed, place, checkpoint),_accelerator(place)
-        compile = compile and compiles(place)
-        model = prepared(state.net, bf16=bf16, compile=compile, accelerator=accelerator)
-        # loop
-        how |= dict(model=model, workers=_workers(workers, place), stop=stop)
-        steps = learn(state, p, images, run, settings, seed=seed, **how)
-        pace = _watch(steps, state, run, p, place, grid_every, taken)
-    if accelerator:
-        accelerator.end_training()
-    # record
+        state = new_run(p, seed, on.place, checkpoint)                  # network
+        how |= dict(model=_model(state.net, on), workers=_workers(workers, on))
+        steps = learn(state, p, images, run, settings, seed=seed, stop=stop, **how)
+        pace = _watch(steps, state, run, p, on, grid_every, taken)      # loop
     if share()[0] == 0:
-        _record(run, state, taken, pace, memory(place), settings=settings, bf16=bf16,
-                compiled=compile, checkpointed=checkpoint, micro_batch=p['micro_batch'])
+        _record(run, state, p, settings, on, taken, pace)               # record

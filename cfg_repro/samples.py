@@ -72,7 +72,7 @@ def load_run(
     net = placed(net, device).eval()
     return prepared(net, bf16=bf16, compile=compile and compiles(device)), s
 
-# %% ../nbs/30_samples.ipynb #7aeab382
+# %% ../nbs/30_samples.ipynb #5ff317d6
 def load_guide(
     run, # Directory of a run of a noisy classifier
     s:dict, # Settings of the run that it is to guide, from `load_run`
@@ -91,7 +91,7 @@ def load_guide(
                           "they must be the same")
     return classifier
 
-# %% ../nbs/30_samples.ipynb #a2ad11b1
+# %% ../nbs/30_samples.ipynb #22dab4e1
 def _guided(model, w, null, guide_by):
     "The model with its guidance: its own, or a classifier's."
     if guide_by is None:
@@ -111,7 +111,7 @@ STEPS = dict(ancestral=ancestral_step, ddim=ddim_step,
 GRIDS = dict(paper=logsnr_grid, even=even_grid)
 LABELS = dict(balanced=balanced_labels, random=random_labels)
 
-# %% ../nbs/30_samples.ipynb #716f1440
+# %% ../nbs/30_samples.ipynb #873d14ed
 def _sense(w, T, v, step, grid, labels, seed):
     "Refuse what no sample set can be made with."
     one_of(STEPS, step=step)
@@ -165,13 +165,13 @@ def maker(
         w=w, T=T, v=v if step == 'ancestral' else None, step=step, grid=grid,
         labels=labels, seed=seed, n_classes=null)
 
-# %% ../nbs/30_samples.ipynb #cea30822
+# %% ../nbs/30_samples.ipynb #986814f3
 def note(text):
     "A word on the work that is going on, for the terminal, by the first process alone."
     if share()[0] == 0:
         tqdm.write(text, file=sys.stderr)
 
-# %% ../nbs/30_samples.ipynb #36a10b33
+# %% ../nbs/30_samples.ipynb #fe8e6920
 def _plan(settings, n, device):
     "What a sample set will be, and what it costs."
     names = ('guidance','p_uncond','seed','w','T','v')
@@ -182,7 +182,7 @@ def _plan(settings, n, device):
             "passes of an image through the network, "
             f"on {device} in {settings['precision']}")
 
-# %% ../nbs/30_samples.ipynb #0ae24254
+# %% ../nbs/30_samples.ipynb #327d798a
 def _unless(s, T, v, step):
     "The T and the v of a run's preset, unless others are given."
     if v is not None and step != 'ancestral':
@@ -193,15 +193,12 @@ def _unless(s, T, v, step):
 def _fill(out, make, n, settings, shard_size, device):
     "Make a sample set, or this process's share of it; say what, and draw a bar."
     k,m = share()
-    to_say = iter([f'{out}: {_plan(settings, n, device)}'])
+    note(f'{out}: {_plan(settings, n, device)}')
     with progress(total=-(-n//m), unit=' images', unit_scale=True) as bar:
         def watch(images):
             bar.update(images/settings['T'])
-        def making(indices):
-            for text in to_say:          # once, when it is known that there is work
-                note(text)
-            yield from make(indices, watch=watch)
-        for done in write_set(out, making, n, settings, shard_size, part=(k,m)):
+        watched = partial(make, watch=watch)
+        for done in write_set(out, watched, n, settings, shard_size, part=(k,m)):
             bar.update(done-bar.n)
 
 # %% ../nbs/30_samples.ipynb #bf4e2500

@@ -76,22 +76,6 @@ class Draws:
             g = step_generator(self.seed, step)
             yield torch.randint(self.n, (self.batch_size,), generator=g)[k::m]
 
-# %% ../nbs/21_training.ipynb #bd4c3ae7
-@dataclass
-class TrainState:
-    "A training run: the network, the average of its weights, the optimizer, its steps."
-    net:nn.Module # The network that is trained
-    ema:AveragedModel # The average of its weights; one samples with `ema.module`
-    opt:torch.optim.Optimizer # AdamW
-    step:int=0 # Steps taken
-    skipped:float=0. # Of these, those without a finite gradient, which change nothing
-    in_a_row:float=0. # Bad steps up to now, without a good one in between
-    first:float=math.nan # Loss of the first step: what it costs to know nothing
-
-    def __post_init__(self):
-        # listed once: to look for them takes as long as to average them
-        self.averaged = [*self.ema.module.parameters()]
-
 # %% ../nbs/21_training.ipynb #fd948f74
 RULES = dict(
     p_uncond     = ('in [0,1]', lambda v: real(v) and 0 <= v <= 1),
@@ -109,6 +93,22 @@ RULES = dict(
 def _obey(**settings):
     "Refuse settings of a run that break their rules."
     obey({name: RULES[name] for name in settings}, settings)
+
+# %% ../nbs/21_training.ipynb #bd4c3ae7
+@dataclass
+class TrainState:
+    "A training run: the network, the average of its weights, the optimizer, its steps."
+    net:nn.Module # The network that is trained
+    ema:AveragedModel # The average of its weights; one samples with `ema.module`
+    opt:torch.optim.Optimizer # AdamW
+    step:int=0 # Steps taken
+    skipped:float=0. # Of these, those without a finite gradient, which change nothing
+    in_a_row:float=0. # Bad steps up to now, without a good one in between
+    first:float=math.nan # Loss of the first step: what it costs to know nothing
+
+    def __post_init__(self):
+        # listed once: to look for them takes as long as to average them
+        self.averaged = [*self.ema.module.parameters()]
 
 # %% ../nbs/21_training.ipynb #207f9860
 def new_state(
@@ -227,14 +227,15 @@ def _count(state, loss, norm):
     state.step += 1
     state.skipped = state.skipped + skipped.float()
     state.in_a_row = (state.in_a_row + 1)*bad.float()
-def _step(state, value, lr, ema_decay, grad_clip):
-    "Take a step; its loss, the mean over processes, and the norm of its gradient."
-    norm = _update(state, lr, ema_decay, grad_clip)
+def _step(state, value, lr, warmup, ema_decay, grad_clip):
+    "Take a step: its loss, the mean over processes, the norm of its gradient, and lr."
+    rate = lr*min(1, (state.step+1)/max(1, warmup))
+    norm = _update(state, rate, ema_decay, grad_clip)
     m = processes()[1]
     if m > 1:
         dist.all_reduce(value)
     _count(state, value/m, norm)
-    return dict(loss=value/m, grad_norm=norm, lr=lr)
+    return dict(loss=value/m, grad_norm=norm, lr=rate)
 
 # %% ../nbs/21_training.ipynb #e5291129
 def train(
@@ -269,16 +270,14 @@ def train(
         logsnr = logsnr_of(stratified_u(batch_size, g)).float()[ours]         # line 4
         shape = batch_size,*x.shape[1:]
         eps = torch.randn(shape, generator=g, device=device)[ours]            # line 5
-        if flip:
-            x = _mirrored(x, ours, batch_size, g)
+        x = _mirrored(x, ours, batch_size, g) if flip else x
         net.train()
         with seeded(_mixed(seed, state.step, k+1), device):             # for dropout
             batch = x,c,logsnr,eps
             value = _gradient(model, loss, batch, micro_batch, m/batch_size, stop)
         if value is None:
             return state.opt.zero_grad()
-        rate = lr*min(1, (state.step+1)/max(1, warmup))
-        yield _step(state, value, rate, ema_decay, grad_clip)            # lines 6, 7
+        yield _step(state, value, lr, warmup, ema_decay, grad_clip)           # line 7
 
 # %% ../nbs/21_training.ipynb #fc5dae49
 def classifier_loss(

@@ -53,7 +53,7 @@ def group_mean(v, n, groups):
 
 # %% ../nbs/20_unet.ipynb #34a615ac
 class Normalized(torch.autograd.Function):
-    "x, (B,C,H,W), normalised within groups of channels, times s plus t, (B,C) each."
+    "x, (B,C,H,W), normalised in groups of channels, times s plus t, (C,) or (B,C)."
     @staticmethod
     def forward(ctx, x, s, t, groups, eps):
         n = x.shape[1:].numel()//groups
@@ -93,7 +93,6 @@ class GroupNorm(nn.GroupNorm):
         if film is not None:
             scale,shift = film.chunk(2, dim=1)
             s,t = s*(1+scale),t*(1+scale) + shift                       # (B,C) each
-        s,t = (v.expand(len(x), -1) for v in (s, t))
         return Normalized.apply(x, s, t, self.num_groups, self.eps)
 
 # %% ../nbs/20_unet.ipynb #f9c035f0
@@ -287,7 +286,7 @@ def through(layers, h, films):
         h = layer(h, next(films)) if isinstance(layer, ResBlock) else layer(h)
     return h
 
-def run(layers, h, films, again=False):
+def run(layers, h, films, again):
     "The same, with the next share of all films; `again`: compute twice, keep nothing."
     mine = [next(films) for layer in layers if isinstance(layer, ResBlock)]
     if again and torch.is_grad_enabled():
@@ -505,7 +504,7 @@ def at_time(self:NoisyClassifier,
     films = films_of(self, embed_time(self, t))
     h = z
     for layers in [*self.down, self.mid]:
-        h = run(layers, h, films)
+        h = through(layers, h, films)
     return self.out(h)
 
 # %% ../nbs/20_unet.ipynb #91ac541e

@@ -2,7 +2,7 @@
 
     python tests/mutate.py [NN_name ...] [--sample 30] [--processes 2]
 
-changes what the pages define (those named, by default all), one thing at a time: a sign, an operator, a constant,
+changes what the pages define (those named, by default all; NN_name.f is one function), one thing at a time: a sign, an operator, a constant,
 a comparison, an argument, a name taken for its neighbour, a keyword, a call or a check left out. Of each such mutant
 it runs the page, then the tests that TESTS names, until something fails. All of them see the mutant, and so do the
 processes that they start: they import it from a copy of the package. With --sample, so many are drawn of each page,
@@ -182,7 +182,7 @@ def parts(tree):
                 for decorator in node.decorator_list: yield node.name, decorator
                 for inner in node.body:
                     yield f'{node.name}.{inner.name}' if isinstance(inner, ast.FunctionDef) else node.name, inner
-            case ast.Assign(targets=[ast.Name(id=name)]):
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 yield name, node
 
 
@@ -341,19 +341,23 @@ class Laboratory:
         return pid, place, time.monotonic() + seconds
 
     def run(self, todo, tests, seconds, page=True):
-        "What becomes of each; todo is a list of cells."
-        left, running, out = [*enumerate(todo)], {}, [None]*len(todo)
+        "What becomes of each of several pages (lists of cells), as it is known: its number, its fate."
+        left, running = [*enumerate(todo)], {}
         while left or running:
             while left and self.free:
                 i, cells = left.pop(0)
                 running[i] = self.start(cells, page, tests, seconds)
             time.sleep(.02)
             for i, (pid, place, limit) in [*running.items()]:
-                out[i] = ended(pid, limit)
-                if out[i]:
+                fate = ended(pid, limit)
+                if fate:
                     self.free.append(place)
                     del running[i]
-        return out
+                    yield i, fate
+
+    def well(self, cells, tests, page=True):
+        "Whether all passes as it is."
+        return [*self.run([cells], tests, 600, page)] == [(0, 'survived')]
 
 
 def load_others(cells):
@@ -374,19 +378,27 @@ def tests_of(page):
     return [path for path in paths if (project.root/path).exists()]
 
 
-def examined(page, cells, name, sample, processes):
-    "Mutants of a page and what becomes of each, as lists."
+def examined(page, cells, name, wanted, sample, processes):
+    "Every mutant of a page, (function, line before, line after), and its fate."
     with tempfile.TemporaryDirectory() as directory:
         laboratory = Laboratory(directory, name, processes)
         began = time.monotonic()
-        if laboratory.run([cells], [], 600) != ['survived']: sys.exit(f'{page} fails as it is')
-        tests = [t for t in tests_of(page) if laboratory.run([cells], [t], 600, page=False) == ['survived']]
+        if not laboratory.well(cells, []): sys.exit(f'{page} fails as it is')
+        tests = [t for t in tests_of(page) if laboratory.well(cells, [t], page=False)]
         for t in set(tests_of(page)) - {*tests}: print(f'{page}: {t} fails as it is, and is left out', flush=True)
         seconds = 30 + 4*(time.monotonic() - began)
         found = [(function, old, new, [*cells[:i], '#| export\n' + text, *cells[i+1:]])
                  for i, source in enumerate(cells) if exported(source) for function, old, new, text in mutants(source)]
+        found = [m for m in found if wanted(m[0])]
         if sample: found = drawn(found, sample)
-        return found, laboratory.run([m[-1] for m in found], tests, seconds)
+        for i, fate in laboratory.run([m[-1] for m in found], tests, seconds): yield found[i][:3], fate
+
+
+def report(page, equivalent, function, old, new):
+    "Print what nothing caught; whether it is listed."
+    why, (was, became) = reason(equivalent, page, function, old, new), shown(old, new)
+    print(f'{page}, {function}:\n    - {was}\n    + {became}' + (f'\n    the same: {why}' if why else ''), flush=True)
+    return why is not None
 
 
 def main(pages, sample, processes):
@@ -396,18 +408,16 @@ def main(pages, sample, processes):
     equivalent, scores = listed(), []
     for path, notebook in project.notebooks().items():
         cells, name, page = [source for source, _ in project.code_cells(notebook)], project.module_of(notebook), path.stem
-        if not any(map(exported, cells)) or pages and page not in pages: continue
+        if not any(map(exported, cells)) or pages and not any(p.partition('.')[0] == page for p in pages): continue
         began = time.monotonic()
         load_others(cells)
-        found, fates = examined(page, cells, name, sample, processes)
-        same = 0
-        for (function, old, new, _), fate in zip(found, fates):
-            if fate != 'survived': continue
-            why = reason(equivalent, page, function, old, new)
-            same += why is not None
-            was, became = shown(old, new)
-            print(f'{page}, {function}:\n    - {was}\n    + {became}' + (f'\n    the same: {why}' if why else ''), flush=True)
-        scores.append((len(found)-fates.count('survived'), len(found), fates.count('slow'), fates.count('survived')-same))
+        def wanted(function): return not pages or page in pages or f'{page}.{function}' in pages
+        fates, same = [], 0
+        for (function, old, new), fate in examined(page, cells, name, wanted, sample, processes):
+            fates.append(fate)
+            if fate == 'survived': same += report(page, equivalent, function, old, new)
+        lived = fates.count('survived')
+        scores.append((len(fates)-lived, len(fates), fates.count('slow'), lived-same))
         print('{}: caught {} of {} ({} by the time they took); survivors that are not listed: {}; {:.0f} s'.format(
             page, *scores[-1], time.monotonic()-began), flush=True)
     print('in all: caught {} of {} ({} by the time they took); survivors that are not listed as equivalent: {}'.format(

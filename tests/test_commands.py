@@ -73,19 +73,20 @@ def test_samples_are_announced_once(lab):
         said = done.stderr.replace('\r', '\n')
         plan = f'said{processes}: 60 images, w = 1, T = 4, ancestral steps on the paper grid:\n480 passes of an image'
         assert said.count(plan) == 1 and said.count('passes of') == 1
-        assert said.count(f' 0.00/{60/processes:.1f} ') == 1 and said.index('0.00/') < said.index('100%')
+        bar = f'  0%|          | 0.00/{60/processes:.1f} '
+        assert said.count(bar) == 1 and said.index(plan) < said.index(bar) < said.index('100%')
 
 
 @pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_samples_can_be_stopped(lab, sent, code):
-    "Within a second, with a word on how to go on; and the same line does."
+    "At once, with a word on how to go on; the seconds are for a busy machine, and for torch to leave."
     line = [str(bin/'cfg_sample'), 'runs/p0.1', '--n', '4000', '--T', '50', '--shard_size', '100', '--out', f'stopped{sent}', *on_cpu]
-    running = subprocess.Popen(line, cwd=lab, env=environment, stderr=subprocess.PIPE, text=True)
-    assert '4,000 images, w = 0, T = 50' in running.stderr.readline()
-    while not list(lab.glob(f'stopped{sent}/shard-*.sha256')): time.sleep(.05)
-    began = time.time(); running.send_signal(sent)
-    assert running.wait(20) == code and time.time()-began < 2
-    assert 'cfg_sample: stopped; the same line goes on from here' in running.stderr.read()
+    with subprocess.Popen(line, cwd=lab, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert '4,000 images, w = 0, T = 50' in running.stderr.readline()
+        while not list(lab.glob(f'stopped{sent}/shard-*.sha256')): time.sleep(.05)
+        began = time.time(); running.send_signal(sent)
+        assert any('cfg_sample: stopped; the same line goes on from here' in text for text in running.stderr)
+        assert time.time()-began < 5 and running.wait(20) == code
 
 
 def test_evaluation(lab):

@@ -157,15 +157,16 @@ def test_one_writer(runner, tmp_path):
 
 SCRIPT = """
 import resource, sys, torch
-import cfg_repro.training as training
+import cfg_repro.checkpoints as checkpoints
 from cfg_repro.runs import cfg_train
-save, folder = training.save_checkpoint, sys.argv[1]
+save, folder = checkpoints.save_checkpoint, sys.argv[1]
 def save_then(*args):
     save(*args)
     {then}
-training.save_checkpoint = save_then
+checkpoints.save_checkpoint = save_then
 torch.set_num_threads(1)
-cfg_train('digits', out=folder + '/run', device='cpu', steps=40, save_every=4, log_every=1)
+sys.argv = ['cfg_train', 'digits', '--out', folder + '/run', *'--device cpu --steps 40 --save_every 4 --log_every 1'.split()]
+cfg_train.console()
 """
 FILL = """
     with open(folder + '/filler', 'wb') as f:
@@ -191,7 +192,8 @@ def test_full_disk(runner, tmp_path, what):
     else:
         script.write_text(SCRIPT.format(then=f'resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))'))
         done = errors(*words); shutil.copytree(disk, left)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith('cfg_train: '), done.stderr
+    words, sentence = done.stderr.splitlines()                                  # what will be trained comes first
+    assert done.returncode == 2 and words.startswith('unet of ') and sentence.startswith('cfg_train: '), done.stderr
     assert done.stderr.endswith(f'the last good checkpoint is {disk}/run/step-00000004\n') and ('could not be written' in done.stderr) == (what == 'checkpoint')
     assert last_checkpoint(left/'run').name == 'step-00000004' and read_checkpoint(last_checkpoint(left/'run'), 'net', 'ema', 'opt')
     for run in (left/'run', tmp_path/'whole'): assert runner.do(cfg_train, 'digits', out=str(run), device='cpu', steps=40, save_every=4, log_every=1)

@@ -1,6 +1,7 @@
 "What training does, against numbers found another way: every draw, step and average, and every setting on its way."
 import json, math
 from contextlib import nullcontext
+from functools import partial
 import numpy as np
 import pytest
 import torch
@@ -9,12 +10,14 @@ from safetensors.torch import load_file
 from torch import nn
 import cfg_repro.runs as runs
 import cfg_repro.training as training
-from cfg_repro.checkpoints import last_checkpoint, save_checkpoint, train_run
+from cfg_repro.checkpoints import last_checkpoint, train_run
 from cfg_repro.console import arguments
 from cfg_repro.data import MemorySet, digits
 from cfg_repro.objective import eps_loss
 from cfg_repro.presets import PRESETS, preset
+from cfg_repro.reverse import ancestral_step
 from cfg_repro.runs import cfg_train, new_run
+from cfg_repro.sampling import sample
 from cfg_repro.training import Draws, new_state, seeded, step_generator, train
 from cfg_repro.unet import NoisyClassifier, UNet
 
@@ -196,7 +199,7 @@ HOW = [(0., None, 0, 0.9999), (0.05, None, 0, 0.9999), (0., 0.5, 0, 0.9999), (0.
 def test_every_step_by_hand(weight_decay, grad_clip, warmup, ema_decay):
     "AdamW, clipping, warm-up and average in float64, from their formulas."
     lr, beta1, beta2, small_number = 0.02, 0.9, 0.999, 1e-8
-    theta = np.array([1., -2., .5, 0., 3.]); m = np.zeros(5); v = np.zeros(5)
+    theta, m, v, ema = np.array([1., -2., .5, 0., 3.]), np.zeros(5), np.zeros(5), None
     found, _ = taken(lr=lr, weight_decay=weight_decay, grad_clip=grad_clip, warmup=warmup, ema_decay=ema_decay)
     for t, (numbers, average, rate, norm, used) in enumerate(found, 1):
         g = GRADIENTS[t-1].double().numpy()
@@ -286,6 +289,32 @@ def test_grids_change_nothing(tmp_path):
     state.net.train()
     runs._grid(state, preset('digits', T=2), 'cpu')
     assert state.net.training and not state.ema.module.training
+
+
+@pytest.mark.parametrize('v, T', [(0.3, 4), (0.9, 4), (0.3, 7)])
+def test_a_grid_by_hand(v, T):
+    "A row for each of w = 0, 1, 3: eight images by Algorithm 2 from the same noise, of classes 0 to 7, as bytes."
+    p = preset('digits', v=v, T=T)
+    state = new_run(p, 3, 'cpu')
+    net = state.ema.module
+    with seeded(0):
+        for q in net.parameters():
+            if not q.any(): nn.init.normal_(q, std=0.1)                 # a fresh network does not look at classes
+    picture = runs._grid(state, p, 'cpu')
+    def noise(t):
+        made = (np.random.Generator(np.random.Philox(key=[0, i], counter=[0, 0, 0, t])) for i in range(8))
+        return torch.stack([torch.from_numpy(g.standard_normal((1, 8, 8), dtype=np.float32)) for g in made])
+    for row, w in enumerate((0., 1., 3.)):
+        def model(z, logsnr, c, w=w): return (1+w)*net(z, logsnr, c) - w*net(z, logsnr, torch.full_like(c, 10))
+        with torch.no_grad():
+            x = sample(model, noise(0), torch.arange(8), T=T, step=partial(ancestral_step, v=v), noise=noise)
+        expected = ((x.clamp(-1, 1)+1)*127.5).round().int()
+        for i in range(8):
+            shown = picture[:, 1+9*row:9+9*row, 1+9*i:9+9*i].int()
+            assert shown.shape == (3, 8, 8) and (shown-expected[i]).abs().max() <= 1
+            assert shown.float().std() > 20
+    for a, b in ((1, 10), (10, 19)):
+        assert (picture[:, a:a+8, 1:].int()-picture[:, b:b+8, 1:].int()).abs().float().mean() > 5
 
 
 # Every setting on its way

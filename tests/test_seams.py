@@ -13,12 +13,12 @@ from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
-from cfg_repro import generate as generating, judge as judged_by, samples as sampled_by
+from cfg_repro import evaluate as evaluated_by, generate as generating, judge as judged_by, samples as sampled_by
 from cfg_repro.checkpoints import save_checkpoint
 from cfg_repro.checks import Refusal
 from cfg_repro.data import MemorySet, digits, from_uint8
-from cfg_repro.evaluate import (Classifier, Statistics, features_of, make_extractor, read_classifier, save_classifier,
-                                save_statistics)
+from cfg_repro.evaluate import (Classifier, Statistics, features_of, fit_classifier, make_extractor, read_classifier,
+                                save_classifier, save_statistics)
 from cfg_repro.generate import image_noise, random_labels
 from cfg_repro.guidance import guided
 from cfg_repro.hardware import Bfloat16
@@ -27,7 +27,7 @@ from cfg_repro.samples import cfg_sample, load_guide, load_run
 from cfg_repro.sampling import sample
 from cfg_repro.sets import ImageSet, about, write_set
 from cfg_repro.solvers import ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
-from cfg_repro.training import new_state, step_generator
+from cfg_repro.training import new_state, step_generator, train
 from cfg_repro.unet import NoisyClassifier, UNet
 
 NET = dict(size=8, n_classes=10, in_channels=1, channels=8, mult=(1, 2), blocks=1, attention=(), head_channels=8,
@@ -376,6 +376,29 @@ def test_an_evaluation_says_of_what(lab, judged):
     assert found['result']['judge_accuracy'] == read_classifier(lab/'own.safetensors').about['held_out']
 
 
+def test_the_own_classifier_is_the_average_of_its_run():
+    "And what it learns by reaches the loop."
+    states, hows = [], []
+    def new_state_seen(net, **kw):
+        states.append(new_state(net, **kw))
+        hows.append(kw | dict(started={k: v.clone() for k, v in net.state_dict().items()}))
+        return states[0]
+    def train_seen(state, data, *, loss, **kw):
+        hows.append(kw)
+        x, c = data[torch.arange(5)]
+        logits = x.flatten(1)[:, 10:20]
+        assert_close(loss(lambda _: logits, x, c, None, None), logits.logsumexp(1) - logits[torch.arange(5), c])
+        return train(state, data, loss=loss, **kw)
+    with patch.multiple(evaluated_by, new_state=new_state_seen, train=train_seen):
+        classifier = fit_classifier(digits(), 10, steps=30, seed=3)
+    average, last = (net.state_dict() for net in (states[0].ema.module, states[0].net))
+    assert all(torch.equal(v, average[k]) and (v != last[k]).any() for k, v in classifier.state_dict().items())
+    torch.manual_seed(3)
+    started = Classifier(1, 10).state_dict()
+    assert all(torch.equal(v, started[k]) for k, v in hows[0].pop('started').items()) and not classifier.training
+    assert hows == [dict(weight_decay=.05), dict(steps=30, batch_size=64, lr=3e-3, warmup=50, p_uncond=0., seed=3)]
+
+
 class Watched(MemorySet):
     "The digits, which note while `watch` is set who was looked at."
     watch = None
@@ -457,7 +480,8 @@ def test_every_option_of_cfg_evaluate_arrives(lab, tmp_path):
     assert json.loads((tmp_path/'found.json').read_text())['result']['fd'] == 1.
 
 
-def test_batch_size_looks_at_the_reference_too(lab):
+@pytest.mark.parametrize('kind', ['in memory', 'on disk'])
+def test_batch_size_looks_at_the_reference_too(lab, tmp_path, kind):
     "Seventeen digits at a time, of the reference and of the images."
     sizes = []
     real = judged_by.make_extractor
@@ -468,7 +492,8 @@ def test_batch_size_looks_at_the_reference_too(lab):
             return e.look(images)
         return type(e)(e.name, e.weights, e.width, e.channels, e.device, look)
     with patch.object(judged_by, 'make_extractor', watched):
-        judge = judging('digits', classifier=lab/'own.safetensors', batch_size=17)
+        reference = 'digits' if kind == 'in memory' else sets_of(tmp_path/'set', 1797)
+        judge = judging(reference, classifier=lab/'own.safetensors', batch_size=17)
         judge(digits().bytes(torch.arange(70)), splits=1)
         judge(digits().bytes(torch.arange(70)), splits=1, batch_size=40)
     assert sizes == [17]*105 + [12] + [17]*4 + [2] + [40, 30]

