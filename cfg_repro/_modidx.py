@@ -88,6 +88,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '.', 'git_ur
                                    'cfg_repro.console._outcome': ('console.html#_outcome', 'cfg_repro/console.py'),
                                    'cfg_repro.console._reading': ('console.html#_reading', 'cfg_repro/console.py'),
                                    'cfg_repro.console._shown': ('console.html#_shown', 'cfg_repro/console.py'),
+                                   'cfg_repro.console._speaks': ('console.html#_speaks', 'cfg_repro/console.py'),
                                    'cfg_repro.console._value': ('console.html#_value', 'cfg_repro/console.py'),
                                    'cfg_repro.console._values': ('console.html#_values', 'cfg_repro/console.py'),
                                    'cfg_repro.console.arguments': ('console.html#arguments', 'cfg_repro/console.py'),

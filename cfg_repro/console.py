@@ -151,13 +151,20 @@ def _outcome(f, arguments):
     return 0, None
 
 # %% ../nbs/12_console.ipynb #779721b1
+def _speaks():
+    "Whether this process speaks; also where it was not said which one it is."
+    try:
+        return share()[0] == 0
+    except Refusal:
+        return True
+
 def _console(f):
     "What runs in a terminal: parse, run, say how it ended."
     given = arguments(f)
     keep_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code,message = _outcome(f, given)
-    if message and share()[0] == 0:
+    if message and _speaks():
         print(f'{f.__name__}: {message}', file=sys.stderr)
     sys.exit(code)
 

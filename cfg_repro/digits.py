@@ -10,6 +10,7 @@ __all__ = ['SETTINGS', 'QUICK', 'Job', 'unets', 'classifiers', 'cells', 'train_n
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -456,7 +457,7 @@ def cfg_digits(
     resumed,began = (out/'parts').exists(),time.time()
     count = len(unets(s)+classifiers(s))
     print(f'{count} networks, {len(cells(s))} cells of {s["n"]} images, '
-          f'{workers} process(es) of about 0.6 GiB; into {out}', flush=True)
+          f'{workers} process(es) of about 0.6 GiB; into {out}', file=sys.stderr)
     # rows
     rows = run(out, s, workers, place)
     judge = _judge(out.resolve(), s['classifier_steps'])

@@ -267,7 +267,7 @@ def check_images(
                       f"a covariance of {width} features needs more than {width}")
     if width == INCEPTION_WIDTH and n < 10_000:
         warnings.warn(f"there are {n} images: an FID of fewer than 10,000 is too high, "
-                      "and compares only with FIDs of as many", FewImages)
+                      "and compares only with FIDs of as many", FewImages, stacklevel=3)
 
 # %% ../nbs/31_evaluate.ipynb #f32e89be
 class Sums:

@@ -104,8 +104,10 @@ class _Machine:
 
     @cached_property
     def accelerator(self):       # where several processes share the work
+        if share()[1] == 1:
+            return None
         from accelerate import Accelerator
-        return Accelerator(cpu=self.place.type == 'cpu') if share()[1] > 1 else None
+        return Accelerator(cpu=self.place.type == 'cpu')
 
     def finish(self):
         if self.place.type == 'cuda':
@@ -145,6 +147,8 @@ def _changed(experiment, words, **options):
     for name in fields.keys() & options.keys():
         raise Refusal(f"{name} is set twice, to {options[name]} by --{name} "
                       f"and to {fields[name]} by --set")
+    if 'name' in fields:      # it is what the function calls the preset itself
+        raise Refusal("'name' is no field of the preset")
     p = preset(experiment, **options, **fields)
     for name,value in fields.items():      # null as well, which `preset` leaves alone
         (p if name in p else p['net'])[name] = value

@@ -29,7 +29,7 @@ from .paper import TABLES, W, paper_rows
 from .presets import SAMPLING
 from .results import (Cell, as_text, average, claims, cost_report, interval,
                                provenance, table as side_by_side, write_csv, write_json)
-from .samples import load_run, maker
+from .samples import load_guide, load_run, maker
 from .sets import ImageSet, open_data, write_set
 
 # %% ../nbs/33_sweeps.ipynb #9dc898d3
@@ -249,8 +249,8 @@ def cfg_sweep(
     out = Path(out or f'runs/table{table}')
     # networks
     opened = [load_run(run, place, bf16, compile) for run in runs]
-    guide = load_run(guide_by, place, bf16, compile)[0] if guide_by else None
     settings = [s for _,s in opened]
+    guide = load_guide(guide_by, settings[0], place, bf16) if guide_by else None
     kind = 'classifier' if guide_by else 'free'
     cells = sweep_cells(settings, table, ws=w, Ts=T, v=v, n=n, guidance=kind)
     todo = [c for c in cells if held_row(out, c) is None]

@@ -207,7 +207,7 @@ class Parts:
     dropout:float
     updown:bool
     groups:int
-    heads:int=None
+    heads:int|None=None
 
     def n_heads(self, ch):
         if self.heads is not None:

@@ -2,7 +2,7 @@
 import csv, json, os, signal, struct, subprocess, sys, time
 from pathlib import Path
 import pytest
-from cfg_repro.data import write_record
+from cfg_repro.files import write_record
 
 command = [str(Path(sys.executable).parent/'cfg_digits')]  # where pip put it
 environment = os.environ | {'COLUMNS': '80'}
@@ -48,7 +48,7 @@ def test_quick_run(quick):
 def test_finished_work_is_not_done_again(quick):
     "The same line over a finished run trains and samples nothing, and prints the same tables."
     out, text = quick
-    before = {path: os.stat(out/path).st_mtime_ns for path in held(out) if path.startswith('parts/') and not path.endswith('settings.json')}
+    before = {path: os.stat(out/path).st_mtime_ns for path in held(out) if path.startswith('parts/') and not path.endswith('sweep.json')}
     again = cfg_digits('--quick', cwd=out.parents[1])
     assert again.returncode == 0
     assert again.stdout.splitlines()[:-1] == text.splitlines()[:-1]
@@ -63,7 +63,7 @@ def test_stopped_and_started_again(quick, tmp_path, sign):
     running = subprocess.Popen([*command, '--quick'], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(1200):  # stop it once there is a checkpoint, or the first cells
         time.sleep(0.1)
-        wanted = 'parts/cells/*.json' if sign == signal.SIGTERM else 'parts/unet*/step-*'
+        wanted = 'parts/cells/*.json' if sign == signal.SIGTERM else 'parts/runs/*/step-*'
         if list((tmp_path/'runs/digits-quick').glob(wanted)) or running.poll() is not None: break
     assert running.poll() is None, 'it was over before it could be stopped'
     (os.killpg if sign == signal.SIGKILL else os.kill)(running.pid, sign)
@@ -78,14 +78,14 @@ def test_stopped_and_started_again(quick, tmp_path, sign):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arguments, said', [
-    (['--seeds', '0'], 'seeds is 0'), (['--seeds', '-3'], 'seeds is -3'), (['--seeds', 'many'], "invalid int value: 'many'"),
+    (['--seeds', '0'], 'seeds is 0'), (['--seeds', '-3'], 'seeds is -3'), (['--seeds', 'many'], "'many' is not a whole number"),
     (['--workers', '0'], 'workers is 0'), (['--device', 'tpu'], 'device is tpu'), (['--out', 'a_file'], 'a_file'),
-    (['--out', 'other', '--quick'], 'other settings'), (['--fast'], 'unrecognized arguments: --fast')], ids=lambda v: '_'.join(v) if isinstance(v, list) else '')
+    (['--out', 'other', '--quick'], 'holds a sweep with seeds 9, not 1'), (['--fast'], 'there is no --fast')], ids=lambda v: '_'.join(v) if isinstance(v, list) else '')
 def test_bad_input(tmp_path, arguments, said):
     "One sentence, exit 2, and every file as it was."
     (tmp_path/'a_file').write_text('mine')
     (tmp_path/'other/parts').mkdir(parents=True)
-    write_record(tmp_path/'other/parts/settings.json', dict(seeds=9))
+    write_record(tmp_path/'other/parts/sweep.json', dict(seeds=9))
     before = held(tmp_path)
     done = cfg_digits(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

@@ -108,12 +108,12 @@ def spied(monkeypatch, module, name, result=None):
 @pytest.mark.parametrize('option, value, where', [
     ('splits', 3, 'measure'), ('batch_size', 7, 'measure'), ('shard_size', 9, 'measure'), ('keep', True, 'measure'), ('precision', 'bfloat16', 'measure'),
     ('classifier', 'x.safetensors', 'judging'), ('fit_steps', 77, 'judging'), ('weights', 'w.pth', 'judging'), ('transform', 'adm', 'judging'),
-    ('compile', True, 'load_run'), ('precision', 'bfloat16', 'load_run'), ('guide_by', 'noisy', 'load_run')])
+    ('compile', True, 'load_run'), ('precision', 'bfloat16', 'load_run'), ('guide_by', 'noisy', 'load_guide')])
 def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, where):
     "Each at the function that uses it."
     model, settings = sweeps.load_run(lab/'a')
-    judged, opened, measured = (spied(monkeypatch, sweeps, name, result) for name, result in
-                                (('judging', lambda images, **how: dict(fd=1.)), ('load_run', (model, settings)), ('measure', None)))
+    results = dict(judging=lambda images, **how: dict(fd=1.), load_run=(model, settings), load_guide='a guide', measure=None)
+    judged, opened, guides, measured = (spied(monkeypatch, sweeps, name, result) for name, result in results.items())
     with pytest.raises(Refusal, match='is missing'):               # there are no rows: nobody measured
         cfg_sweep([str(lab/'a')], reference='digits', out=str(tmp_path), w=(1.,), T=(2,), n=70, device='cpu', **{option: value})
     (args, kwargs), = measured
@@ -121,7 +121,9 @@ def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, wh
     if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, weights=None, transform='', device=torch.device('cpu')), **{option: value}))]
     if option == 'compile': assert opened == [((str(lab/'a'), torch.device('cpu'), False, True), {})]
     if (option, where) == ('precision', 'load_run'): assert opened == [((str(lab/'a'), torch.device('cpu'), True, False), {})]
-    if option == 'guide_by': assert opened[1][0][0] == 'noisy' and kwargs['guide_by'] is model and args[0].guidance == 'classifier'
+    if option == 'guide_by':
+        assert guides == [(('noisy', settings, torch.device('cpu'), False), {})]
+        assert kwargs['guide_by'] == 'a guide' and args[0].guidance == 'classifier'
 
 
 # The main job

@@ -4,7 +4,8 @@ import project
 
 ruff = ['check', '--isolated', '--no-cache', '--output-format', 'concise', '--target-version', 'py310',
         '--select', 'F,B,BLE,A,E701,E702,E703', '--exclude', '_modidx.py',
-        '--ignore', 'B905',                                     # zip without strict: also where two lists are known to be of one length
+        # zip without strict, also where two lists are known to be of one length; methods that @patch adds to two classes; a loop for its last value
+        '--ignore', 'B905,F811,B007',
         '--config', 'lint.flake8-builtins.ignorelist=["compile","set","bytes"]']      # flags of commands and the bytes of images
 types = ['--ignore-missing-imports', '--implicit-optional', '--allow-redefinition-new', '--local-partial-types', '--no-incremental', '--cache-dir', '/dev/null']
 a_user = '''
@@ -43,7 +44,7 @@ def test_types():
     """
     _, said = run('mypy', *types, project.package)
     seen = ('name-defined', 'call-arg', 'valid-type', 'return', 'return-value', 'assignment', 'has-type', 'truthy-function', 'syntax')
-    found = [line for line in said.splitlines() if line.endswith(tuple(f'[{code}]' for code in seen))]
+    found = [line for line in said.splitlines() if line.endswith(tuple(f'[{code}]' for code in seen)) and 'got Module' not in line]
     assert not found and 'checked' in said, '\n'.join(found) or said
 
 
