@@ -90,7 +90,7 @@ def test_the_main_job(newcomer):
     def restored(): signal.signal(signal.SIGINT, signal.default_int_handler)      # a parent in the background may ignore it
     running = subprocess.Popen(shlex.split(main_job), cwd=newcomer.folder, env=newcomer.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, preexec_fn=restored, start_new_session=True)
-    assert 'networks' in running.stderr.readline()
+    while 'networks' not in (line := running.stderr.readline()): assert line, 'it said nothing'
     while not list(newcomer.folder.glob('runs/digits/parts/runs/*')) and running.poll() is None: time.sleep(0.1)
     os.killpg(running.pid, signal.SIGINT)
     began = time.time()
