@@ -208,7 +208,7 @@ def _worse_at_equal_is(low, high, curve_low, curve_high):
     worse = int((fd_at(curve_high, levels) > fd_at(curve_low, levels)).sum())
     sentence = f'at equal IS, p_uncond {high:g} is worse than {low:g}'
     span = f'{levels[0]:.2f} to {levels[-1]:.2f}'
-    numbers = f'at {worse} of {len(levels)} levels, {span}'
+    numbers = f'{worse} of {len(levels)} levels, {span}'
     return Claim(sentence, worse == len(levels), numbers)
 
 def _better_at_equal_w(low, high, curve_low, curve_high):

@@ -126,7 +126,8 @@ def begin(
     about = json.loads(json.dumps(dict(version=VERSION) | about))   # as it is read
     if noted.exists() and (old := read_record(noted)) != about:
         changed = [k for k in about | old if old.get(k) != about.get(k)]
-        was = ', '.join(f"{k} {old.get(k)!r}, not {about.get(k)!r}" for k in changed)
+        some = [f"{k} {old.get(k)!r}, not {about.get(k)!r}" for k in changed[:3]]
+        was = ', '.join(some) + (' and more' if changed[3:] else '')
         raise Refusal(f"{out} holds a sweep with {was}: choose another --out")
     noted.parent.mkdir(parents=True, exist_ok=True)
     write_record(noted, about)

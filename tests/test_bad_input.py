@@ -424,7 +424,7 @@ def lab(tmp_path_factory):
         do(cfg_evaluate, 'samples', 'digits', classifier='own.safetensors', fit_steps=2, splits=1, device='cpu')
         do(cfg_sweep, ['run'], 'digits', out='sweep', n=70, w=(0.,), T=(2,), classifier='own.safetensors', splits=1, device='cpu')
         for name in ('digits/parts', 'nothing', 'half/a', 'half/b', 'classless', 'gap', 'few', 'foreign'): Path(name).mkdir(parents=True)
-        Path('a_file').write_text('mine'); write_record('digits/parts/settings.json', dict(seeds=9))
+        Path('a_file').write_text('mine'); write_record('digits/parts/sweep.json', dict(seeds=9))
         Image.fromarray(draw_glyph(0, 16)).save('half/a/1.png')
         shutil.copytree('letters', 'cut'); shard = Path('cut/shard-00000.safetensors'); shard.write_bytes(shard.read_bytes()[:-1])
         coloured = zeros(4, 3, 16, 16, dtype=torch.uint8)
@@ -499,10 +499,10 @@ COMMANDS = [
     (evaluated(reference='few/set'), 'there are 4 images'), (evaluated(out='nowhere/new.json'), 'nowhere is no directory'),
     # cfg_sweep
     (swept(table=3), 'table is 3'), (swept(reference=None), 'there is no --reference'), (swept(runs=['nowhere']), 'nowhere holds no checkpoint'), (swept(w=(nan,)), 'w is nan'), (swept(T=(1,)), 'T is 1'), (swept(v=-1.), 'v is -1'), (swept(n=0), 'n is 0'), (swept(splits=0), 'splits is 0'),
-    (swept(batch_size=0), 'batch_size is 0'), (swept(shard_size=0), 'shard_size is 0'), (swept(device='tpu'), 'device is tpu'), (swept(processes=0), 'processes is 0'), (swept(out='sweep', n=71), 'holds a sweep with another n'), (swept(out='sweep', table=2), 'holds a sweep with another table'),
+    (swept(batch_size=0), 'batch_size is 0'), (swept(shard_size=0), 'shard_size is 0'), (swept(device='tpu'), 'device is tpu'), (swept(processes=0), 'processes is 0'), (swept(out='sweep', n=71), 'holds a sweep with n 70, not 71'), (swept(out='sweep', table=2), 'holds a sweep with table 1, not 2'),
     (swept(out='a_file'), 'a_file'), (swept(reference='nowhere'), 'nowhere is not a set'),
     # cfg_digits
-    ((cfg_digits, (), dict(seeds=0)), 'seeds is 0'), ((cfg_digits, (), dict(workers=0)), 'workers is 0'), ((cfg_digits, (), dict(device='tpu')), 'device is tpu'), ((cfg_digits, (), dict(out='a_file')), 'a_file'), ((cfg_digits, (), dict(out='digits')), 'holds an experiment with other settings'),
+    ((cfg_digits, (), dict(seeds=0)), 'seeds is 0'), ((cfg_digits, (), dict(workers=0)), 'workers is 0'), ((cfg_digits, (), dict(device='tpu')), 'device is tpu'), ((cfg_digits, (), dict(out='a_file')), 'a_file'), ((cfg_digits, (), dict(out='digits')), 'holds a sweep with version None, not 1'),
 ]
 
 

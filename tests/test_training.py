@@ -197,10 +197,10 @@ print(needed, memory('cpu')-before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind, n, micro_batch, checkpoint, bf16, factor', [
-    ('unet', 48, 48, 0, 0, 1.25), ('unet', 96, 24, 0, 0, 1.25), ('classifier', 96, 96, 0, 0, 1.25),
+    ('unet', 48, 48, 0, 0, 1.25), ('unet', 96, 24, 0, 0, 1.25), ('classifier', 96, 96, 0, 0, 1.5),
     ('unet', 48, 48, 1, 0, 2), ('unet', 48, 48, 0, 1, 2)])
 def test_expected_memory(kind, n, micro_batch, checkpoint, bf16, factor):
-    "What was foretold is measured: within a quarter, and within a factor of two by computing again or in bfloat16."
+    "What was foretold is measured within a quarter; a classifier within a half; computing again and bfloat16 within two."
     out, _ = ended(sys.executable, '-c', MEASURE, kind, n, micro_batch, checkpoint, bf16, cwd='.')
     needed, used = map(float, out.split())
     assert needed > 0.1 and 1/factor < used/needed < factor, (needed, used)
