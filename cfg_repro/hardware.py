@@ -8,6 +8,7 @@ __all__ = ['pick', 'spread', 'wait', 'memory', 'memory_needed', 'within_memory',
 
 # %% ../nbs/23_hardware.ipynb #4ed61444
 import os
+import re
 import resource
 import sys
 import time
@@ -95,6 +96,11 @@ def memory(
     "The most memory used so far: of the GPU, or of this process."
     if torch.device(device).type == 'cuda':
         return torch.cuda.max_memory_allocated(device)/2**30
+    status = Path('/proc/self/status')
+    text = status.read_text() if status.exists() else ''
+    found = re.search(r'VmHWM:\s*(\d+) kB', text)
+    if found:      # getrusage counts what the parent had when it started this program
+        return int(found[1])/2**20
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit/2**30
 
