@@ -7,6 +7,8 @@ import os, re, shlex, shutil, signal, subprocess, tarfile, time
 from io import BytesIO
 from pathlib import Path
 import pytest
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from PIL import Image
 import project
 from cfg_repro.data import draw_glyph
@@ -58,10 +60,11 @@ def test_versions_are_what_the_bounds_allow(newcomer):
     "The oldest environment holds the oldest versions, and pip finds nothing wrong in either."
     newcomer('pip check')
     if newcomer.age == 'oldest':
-        there = dict(line.split('==') for line in newcomer('pip freeze').lower().splitlines() if '==' in line)
+        frozen = [line.split('==') for line in newcomer('pip freeze').splitlines() if '==' in line]
+        there = {canonicalize_name(name): Version(version) for name, version in frozen}
         for word in lower_bounds():
             name, version = word.split('==')
-            assert there[name].removesuffix('.0').startswith(version.removesuffix('.0')), word
+            assert there[canonicalize_name(name)] == Version(version), word
 
 
 @pytest.mark.parametrize('command', commands)
