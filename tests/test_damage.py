@@ -1,5 +1,5 @@
 "Nothing is silently wrong and nothing is run: a damaged or hostile file ends in a refusal or in the right result, before it can cost memory."
-import ast, io, os, pickle, random, resource, signal, struct, tarfile, zipfile, zlib
+import ast, gzip, io, os, pickle, random, resource, signal, struct, tarfile, zipfile, zlib
 from contextlib import contextmanager
 from hashlib import sha256
 from multiprocessing import get_context
@@ -15,7 +15,8 @@ from cfg_repro.data import digits, draw_glyph
 from cfg_repro.digits import SETTINGS, run as run_digits
 from cfg_repro.evaluate import Classifier, Statistics, inception_weights, load_statistics, make_extractor, read_classifier, save_classifier, save_statistics
 from cfg_repro.files import file_hash, npz_members, read_record, read_tensors, write_record
-from cfg_repro.prepare import FORMATS, Entry, area_resize, cifar10, downsampled_npz, open_image, prepare, unreadable
+from cfg_repro.archives import cifar10, downsampled_npz, idx_file
+from cfg_repro.prepare import FORMATS, Entry, area_resize, open_image, prepare, unreadable
 from cfg_repro.presets import fitting, preset
 from cfg_repro.runs import run_settings
 from cfg_repro.samples import load_run
@@ -89,13 +90,20 @@ def whole_set(folder):
     return [s.settings, s.fingerprint, s.bytes(torch.arange(len(s))), s.labels]
 
 
+def write_idx(folder):
+    folder.mkdir()
+    path = folder/'some-ubyte.gz'
+    with gzip.GzipFile(path, 'wb', mtime=0) as f: f.write(b'\0\0\x08\x02' + struct.pack('>2I', 3, 5) + bytes(range(15)))
+    return path
+
+
 def whole_npz(folder):
-    take, labels = downsampled_npz(folder)
+    take, labels, _ = downsampled_npz(folder)
     return [*take(np.arange(4)), labels]
 
 
 READERS = dict(checkpoint=(trained, whole_run), shards=(write_shards, whole_set), statistics=(write_statistics, lambda path: vars(load_statistics(path))),
-               moments=(write_moments, lambda path: vars(load_statistics(path)) | dict(fingerprint='')), npz=(write_npz, whole_npz),
+               moments=(write_moments, lambda path: vars(load_statistics(path)) | dict(fingerprint='')), npz=(write_npz, whole_npz), idx=(write_idx, idx_file),
                classifier=(write_classifier, lambda path: [read_classifier(path).state_dict(), read_classifier(path).about]), record=(write_row, read_record))
 
 
@@ -119,7 +127,7 @@ def at_most(seconds):
 
 
 def test_damage(tmp_path):
-    "A bit flipped or an end cut off, in any file of every kind, 700 times: refused in a sentence that names the place, or read as if nothing were."
+    "A bit flipped or an end cut off, in any file of every kind, 800 times: refused in a sentence that names the place, or read as if nothing were."
     tried = {}
     for number, (kind, (write, read)) in enumerate(READERS.items()):
         place = write(tmp_path/kind); right = copy_of(read(place))
@@ -138,7 +146,7 @@ def test_damage(tmp_path):
             path.write_bytes(good)
         tried[kind] = ends
     print(tried)
-    assert sum(sum(ends.values()) for ends in tried.values()) == 700 and all(ends['refused'] > 30 for ends in tried.values())
+    assert sum(sum(ends.values()) for ends in tried.values()) == 800 and all(ends['refused'] > 30 for ends in tried.values())
 
 
 def spoiled(good, draw):
@@ -375,6 +383,8 @@ LARGE = {
     'npz that claims an array of a terabyte': (lambda d: forged(d/'a.npz', 'mu', npy((2**37,))), load_statistics),
     'npz that claims, and whose directory agrees': (lambda d: forged(d/'a.npz', 'mu', npy((2**28,)), claims=2**31+128, compressed=2**31), load_statistics),
     'npz of images that claims': (lambda d: (forged(d/'train_data_batch_1.npz', 'data', npy((2**20, 3072), '|u1'), claims=2**20*3072+128, compressed=2**31), d)[1], downsampled_npz),
+    'idx that claims a terabyte': (lambda d: sparse(d/'a', b'\0\0\x08\x03' + struct.pack('>3I', 2**12, 2**14, 2**14), 4096), idx_file),
+    'idx that claims two gigabytes': (lambda d: sparse(d/'a', b'\0\0\x08\x01' + struct.pack('>I', 2**31), 4096), idx_file),
     'safetensors with a header of 64 GiB': (lambda d: sparse(d/'a.safetensors', struct.pack('<Q', 2**36-8)), read_tensors),
     'safetensors that claims a terabyte': (lambda d: sparse(d/'a.safetensors', struct.pack('<Q', 80) + b'{"a":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}    ', 4096), read_tensors),
     'record of 64 GiB': (lambda d: sparse(d/'a.json', b'{"a": "'), read_record),
