@@ -4,15 +4,15 @@
 
 changes what the pages define (those named, by default all; NN_name.f is one function), one thing at a time: a sign, an operator, a constant,
 a comparison, an argument, a name taken for its neighbour, a keyword, a call or a check left out. Of each such mutant
-it runs the page, then the tests that TESTS names, until something fails. All of them see the mutant, and so do the
-processes that they start: they import it from a copy of the package. With --sample, so many are drawn of each page,
+it runs the page, then of the tests that TESTS names those that call what has changed, until something fails. All of them
+see the mutant, and so do the processes that they start: they import it from a copy of the package. With --sample, so many are drawn of each page,
 some of every function, the same ones each time.
 
 It prints what nothing caught, and the score. It ends with 1 unless all that survived is listed in equivalent.txt:
 changes that compute the same thing, each with the reason, in the form in which survivors are printed, where `...`
 stands for any text. MUTATE_SHOW=1 shows why a page fails.
 """
-import argparse, ast, copy, importlib, linecache, os, random, re, shutil, signal, sys, tempfile, time, traceback, types
+import argparse, ast, copy, importlib, json, linecache, os, random, re, shutil, signal, sys, tempfile, threading, time, traceback, types
 from contextlib import suppress
 from pathlib import Path
 os.environ.update(MPLBACKEND='agg')
@@ -20,8 +20,8 @@ import hypothesis, pytest, torch
 import project
 
 # Pages, by their numbers, and the tests that concern them; only what is fast of them is run
-TESTS = {'0|10': 'bad_input properties', '11|13|14|15': 'bad_input sets prepare mutants', '12|25|26|27': 'bad_input mutants',
-         '2[0-4]|28|29': 'bad_input learning mutants', '22|3[0-2]': 'bad_input seams mutants', '33|40': 'bad_input roads mutants'}
+TESTS = {'0|10|12|2[5-7]': 'bad_input properties', '11|1[3-6]': 'bad_input sets prepare', '2[0-5]|28|29': 'bad_input learning',
+         '22|24|3[0-2]': 'bad_input seams', '33|40': 'bad_input roads'}
 
 
 # What a mutant is
@@ -289,13 +289,63 @@ def run_page(cells):
         exec(compile(source, name, 'exec'), vars(page))
 
 
-def live(place, name, cells, tests):
+class Reached:
+    "A plugin of pytest that notes which functions of a module each test calls, its fixtures too; `*` if it starts a process."
+    def __init__(self, module, path):
+        self.module, self.path, self.now, self.fixtures, self.tests = str(module), path, set(), {}, {}
+
+    def trace(self, frame, event, arg):
+        code = frame.f_code
+        if code.co_filename == self.module: self.now.add(code.co_qualname)
+        if code.co_qualname == 'Popen.__init__': self.now.add('*')
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self):
+        sys.settrace(self.trace)
+        threading.settrace(self.trace)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        outer, self.now = self.now, set()
+        try: return (yield)
+        finally:
+            self.fixtures.setdefault(fixturedef.argname, set()).update(self.now)
+            self.now |= outer
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.tests.setdefault(None, self.now)                               # what is called while tests are collected, all depend on
+        self.now = set()
+        result = yield
+        self.tests[item.nodeid] = self.now.union(self.tests[None], *(self.fixtures.get(name, ()) for name in item.fixturenames))
+        return result
+
+    def pytest_sessionfinish(self):
+        sys.settrace(None)
+        self.path.write_text(json.dumps([[test, sorted(names)] for test, names in self.tests.items() if test]))
+
+
+class Only:
+    "A plugin of pytest that leaves only some tests."
+    def __init__(self, tests): self.left = {*tests}
+    def pytest_collection_modifyitems(self, items): items[:] = [item for item in items if item.nodeid in self.left]
+
+
+def concerned(reached, function, methods):
+    "The tests to run: those that call a function; all of them where what has changed is no function."
+    def calls(names): return any(n in (function, '*') or n.startswith(f'{function}.') for n in names)
+    return [test for test, names in reached if function not in methods or calls(names)]
+
+
+def live(place, name, cells, tests, plugin):
     "What a process of its own does: run everything until something fails, and end with 0 if nothing does."
     try:
         os.setpgid(0, 0)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0,) if os.environ.get('MUTATE_SHOW') else (0, 1, 2): os.dup2(null, stream)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         sys.argv = [name]
         sys.path.insert(0, str(place))
         os.environ.update(PYTHONPATH=f'{place}:{project.root/"tests"}', TMPDIR=str(place/'tmp'))
@@ -304,8 +354,8 @@ def live(place, name, cells, tests):
             os.chdir(project.root/'nbs')
             run_page(cells)
         os.chdir(project.root)
-        options = ['-x', '-q', '-p', 'no:cacheprovider', '-o', f'pythonpath={place}', '-m', 'not slow']
-        os._exit(int(pytest.main([*options, *tests])) if tests else 0)
+        options = ['-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-o', f'pythonpath={place}', '-m', 'not slow']
+        os._exit(int(pytest.main([*options, *tests], plugins=[plugin])) if tests else 0)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -324,29 +374,31 @@ def ended(pid, limit):
 class Laboratory:
     "Runs mutants of a module, several at once, each in a copy of the package that it has for itself."
     def __init__(self, directory, name, processes):
-        self.name = name
+        self.name, self.reached = name, Path(directory)/'reached.json'
         self.free = [Path(directory)/str(i) for i in range(processes)]
         for place in self.free:
             shutil.copytree(project.package, place/project.package.name, ignore=shutil.ignore_patterns('__pycache__'))
 
-    def start(self, cells, page, tests, seconds):
+    def start(self, cells, page, tests, only, seconds):
         place = self.free.pop()
         shutil.rmtree(place/'tmp', ignore_errors=True)
         (place/'tmp').mkdir()
         install(place, self.name, cells)
         sys.stdout.flush()
         pid = os.fork()
-        if not pid: live(place, self.name, cells if page else [], tests)
+        plugin = Reached(place/project.package.name/f'{self.name}.py', self.reached) if only is None else Only(only)
+        files = tests if only is None else [*dict.fromkeys(t.partition('::')[0] for t in only)]
+        if not pid: live(place, self.name, cells if page else [], files, plugin)
         with suppress(OSError): os.setpgid(pid, pid)
         return pid, place, time.monotonic() + seconds
 
-    def run(self, todo, tests, seconds, page=True):
-        "What becomes of each of several pages (lists of cells), as it is known: its number, its fate."
+    def run(self, todo, seconds, tests=(), page=True):
+        "What becomes of each of several pages (lists of cells, tests), as it is known: its number, its fate."
         left, running = [*enumerate(todo)], {}
         while left or running:
             while left and self.free:
-                i, cells = left.pop(0)
-                running[i] = self.start(cells, page, tests, seconds)
+                i, (cells, only) = left.pop(0)
+                running[i] = self.start(cells, page, tests, only, seconds)
             time.sleep(.02)
             for i, (pid, place, limit) in [*running.items()]:
                 fate = ended(pid, limit)
@@ -355,9 +407,9 @@ class Laboratory:
                     del running[i]
                     yield i, fate
 
-    def well(self, cells, tests, page=True):
+    def well(self, cells, tests=(), page=True):
         "Whether all passes as it is."
-        return [*self.run([cells], tests, 600, page)] == [(0, 'survived')]
+        return [*self.run([(cells, None)], 600, tests, page)] == [(0, 'survived')]
 
 
 def load_others(cells):
@@ -383,15 +435,18 @@ def examined(page, cells, name, wanted, sample, processes):
     with tempfile.TemporaryDirectory() as directory:
         laboratory = Laboratory(directory, name, processes)
         began = time.monotonic()
-        if not laboratory.well(cells, []): sys.exit(f'{page} fails as it is')
-        tests = [t for t in tests_of(page) if laboratory.well(cells, [t], page=False)]
-        for t in set(tests_of(page)) - {*tests}: print(f'{page}: {t} fails as it is, and is left out', flush=True)
+        if not laboratory.well(cells): sys.exit(f'{page} fails as it is')
+        reached, functions = [], set()
+        for t in tests_of(page):
+            if laboratory.well(cells, [t], page=False): reached += json.loads(laboratory.reached.read_text())
+            else: print(f'{page}: {t} fails as it is, and is left out', flush=True)
         seconds = 30 + 4*(time.monotonic() - began)
-        found = [(function, old, new, [*cells[:i], '#| export\n' + text, *cells[i+1:]])
+        for source in filter(exported, cells): functions |= {f for f, part in parts(ast.parse(source)) if isinstance(part, ast.FunctionDef)}
+        found = [(function, old, new, ([*cells[:i], '#| export\n' + text, *cells[i+1:]], concerned(reached, function, functions)))
                  for i, source in enumerate(cells) if exported(source) for function, old, new, text in mutants(source)]
         found = [m for m in found if wanted(m[0])]
         if sample: found = drawn(found, sample)
-        for i, fate in laboratory.run([m[-1] for m in found], tests, seconds): yield found[i][:3], fate
+        for i, fate in laboratory.run([m[-1] for m in found], seconds): yield found[i][:3], fate
 
 
 def report(page, equivalent, function, old, new):
@@ -405,6 +460,7 @@ def main(pages, sample, processes):
     hypothesis.settings.register_profile('once', database=None, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
     hypothesis.settings.load_profile('once')                                # to search for the simplest failure takes long
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)                            # a page asks whether its parent lives, and a mutant of it does worse
     equivalent, scores = listed(), []
     for path, notebook in project.notebooks().items():
         cells, name, page = [source for source, _ in project.code_cells(notebook)], project.module_of(notebook), path.stem

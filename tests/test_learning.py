@@ -1,5 +1,5 @@
 "What training does, against numbers found another way: every draw, step and average, and every setting on its way."
-import json, math
+import json, math, os, signal, threading
 from contextlib import nullcontext
 from functools import partial
 import numpy as np
@@ -8,9 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+import cfg_repro.checkpoints as checkpoints
+import cfg_repro.hardware as hardware
 import cfg_repro.runs as runs
 import cfg_repro.training as training
-from cfg_repro.checkpoints import last_checkpoint, train_run
+import project
+from cfg_repro.adapters import linear_betas
+from cfg_repro.checkpoints import last_checkpoint, read_checkpoint, save_checkpoint, train_run
+from cfg_repro.checks import Refusal
 from cfg_repro.console import arguments
 from cfg_repro.data import MemorySet, digits
 from cfg_repro.objective import eps_loss
@@ -234,6 +239,28 @@ def test_golden_losses():
     np.testing.assert_allclose([row['loss'].item() for row in lines], golden, rtol=0, atol=1e-4)
 
 
+def test_presets_of_letters():
+    "Of glyphs16 as its results say, and of glyphs64 as they are to be made: another number is another experiment."
+    for p_uncond in (0.1, 0.2, 0.5):
+        made = json.loads((project.root/f'results/glyphs16/train-p{p_uncond}.json').read_text())
+        said, p = made['settings'], json.loads(json.dumps(preset('glyphs16', p_uncond=p_uncond)))
+        assert {k: said[k] for k in p.keys() & said.keys()} == {k: p[k] for k in p.keys() & said.keys()}
+        left = {k: v for k, v in p.items() if k not in said}
+        assert left == dict(network='unet', steps=made['steps'], micro_batch=None, weight_decay=0.)
+    assert PRESETS['glyphs64'] == dict(
+        network='unet', p_uncond=.1, steps=10_000, batch_size=128, micro_batch=None, lr=3e-4, warmup=500, grad_clip=1.,
+        weight_decay=0., ema_decay=.9999, flip=False, v=.3, T=256,
+        net=dict(size=64, n_classes=26, channels=64, mult=(1, 2, 3, 4), blocks=2, attention=(16, 8), head_channels=64,
+                 dropout=.1))
+
+
+def test_linear_betas_are_those_of_ddpm():
+    "From 0.0001 to 0.02 in a thousand steps; in fewer, as much noise in all."
+    betas = linear_betas(1000)
+    np.testing.assert_allclose(betas, 1e-4 + (0.02-1e-4)*np.arange(1000)/999, rtol=1e-12)
+    np.testing.assert_allclose(linear_betas(250)[[0, -1]], [4e-4, 0.08], rtol=1e-12)
+
+
 # What is kept
 
 def test_a_checkpoint_holds_the_average(tmp_path):
@@ -315,6 +342,206 @@ def test_a_grid_by_hand(v, T):
             assert shown.float().std() > 20
     for a, b in ((1, 10), (10, 19)):
         assert (picture[:, a:a+8, 1:].int()-picture[:, b:b+8, 1:].int()).abs().float().mean() > 5
+
+
+# What surrounds a step
+
+def test_draws_are_as_many_as_are_left():
+    assert [len(Draws(9, 2, 0, a, b)) for a, b in ((0, 3), (2, 3), (3, 3), (5, 3))] == [3, 1, 0, 0]
+
+
+class Handlers:
+    "A data set whose item says what a signal does where it is read."
+    def __len__(self): return 2
+    def __getitem__(self, idx):
+        ignored, ends = (signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM))
+        return torch.tensor([ignored == signal.SIG_IGN, ends == signal.SIG_DFL])
+
+
+def test_readers_are_not_for_the_terminal():
+    for answer in training._reader(Handlers(), Draws(2, 1, 0, 0, 1), 1, torch.device('cpu')): assert answer.all()
+
+
+def test_labels_beyond_the_classes_are_refused():
+    "The null class is no label of data: an image of it would be learnt without one."
+    data = MemorySet(DIGITS.x[:20], torch.full((20,), 10), DIGITS.settings)
+    with pytest.raises(Refusal, match='10'): next(train(new_state(small()), data, steps=1, batch_size=4))
+
+
+def test_processes_get_an_image_each(monkeypatch):
+    monkeypatch.setattr(training, 'processes', lambda: (0, 2))
+    with pytest.raises(Refusal, match='2 processes need 2 images'):
+        next(train(new_state(small()), DIGITS, steps=1, batch_size=1, model=Shared(small())))
+
+
+@pytest.mark.parametrize('times, bad', [(9.95, 0), (10.05, 1), (math.nan, 0)])
+def test_a_bad_step_is_ten_times_the_first(times, bad):
+    state = new_state(Vector())
+    training._count(state, torch.tensor(2.), torch.tensor(1.))
+    training._count(state, torch.tensor(2*times), torch.tensor(1.))
+    assert (state.step, int(state.in_a_row), int(state.skipped), float(state.first)) == (2, bad, 0, 2.)
+
+
+def test_a_checkpoint_is_on_the_disk(tmp_path, monkeypatch):
+    "Its files, its directory and the run's are flushed before it takes its place."
+    flushed, flush = [], os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda fd: flushed.append(os.fstat(fd).st_ino) or flush(fd))
+    path = save_checkpoint(new_state(Vector()), tmp_path/'run', {})
+    assert {f.stat().st_ino for f in (*path.iterdir(), path, path.parent)} <= {*flushed}
+
+
+def test_a_record_without_settings_is_no_checkpoint(tmp_path):
+    path = save_checkpoint(new_state(Vector()), tmp_path/'run', [1])
+    with pytest.raises(Refusal, match='no step and settings'): read_checkpoint(path, 'net')
+
+
+def test_the_last_checkpoint_is_named_once(tmp_path):
+    path = save_checkpoint(new_state(Vector()), tmp_path/'run', {})
+    for said in ('no space', f'no space: the last good checkpoint is {path}'):
+        with pytest.raises(OSError) as e, checkpoints.naming_last(tmp_path/'run'): raise OSError(said)
+        assert str(e.value).startswith('no space') and str(e.value).count(str(path)) == 1
+
+
+def test_several_processes_leave_no_step(monkeypatch):
+    state = new_state(Vector())
+    assert checkpoints._in_between(lambda: True, state)() and not checkpoints._in_between(lambda: False, state)()
+    monkeypatch.setattr(checkpoints, 'processes', lambda: (0, 2))
+    assert not checkpoints._in_between(lambda: True, state)()
+
+
+# What surrounds a run
+
+class Called(list):
+    "Stands in for an object: notes which methods are called, with what."
+    def __getattr__(self, name): return lambda *args, **kw: self.append((name, args, kw))
+    def __bool__(self): return True
+
+
+def machine(**changes):
+    return runs._Machine(**dict(place=torch.device('cpu'), bf16=False, compile=False, checkpoint=False) | changes)
+
+
+def test_one_process_alone_needs_no_accelerator(monkeypatch):
+    made = []
+    monkeypatch.setattr('accelerate.Accelerator', lambda **kw: made.append((kw, Called())) or made[-1][1])
+    for share, n in (((0, 1), 0), ((0, 2), 1)):
+        monkeypatch.setattr(hardware, 'share', lambda: share)
+        machine().finish()
+        assert len(made) == n
+    how, calls = made[0]
+    assert (how['cpu'], how['mixed_precision'], how['dynamo_backend']) == (True, 'no', 'no')
+    assert how['kwargs_handlers'][0].timeout.total_seconds() == 7200 and calls == [('end_training', (), {})]
+
+
+def test_where_it_runs():
+    none, two = ['cpu'], ['cpu', 'cuda', 'cuda:0', 'cuda:1']
+    for device, names, place in ((None, none, 'cpu'), ('cpu', none, 'cpu'), ('cpu', two, 'cpu'), (None, two, 'cuda:0'),
+                                 ('cuda', two, 'cuda:0'), ('cuda:1', two, 'cuda:1')):
+        assert hardware._place(device, names) == torch.device(place)
+
+
+def test_all_wait_for_all(monkeypatch):
+    "Several processes; one alone for nobody."
+    made, state = [], Called()
+    monkeypatch.setattr('accelerate.PartialState', lambda **kw: made.append(kw) or state)
+    for world in (1, 3):
+        monkeypatch.setattr(hardware, 'share', lambda: (0, world))
+        hardware.wait('cpu')
+        assert state == [('wait_for_everyone', (), {})]*(world > 1)
+    assert [kw['cpu'] for kw in made] == [True] and made[0]['timeout'].days == 2
+
+
+def test_memory_of_pieces_and_of_what_is_computed_again():
+    with torch.device('meta'): plain, again = small(), small()
+    again.checkpoint = True
+    one, whole = (hardware.memory_needed(plain, 8, n) for n in (1, None))
+    assert one < whole and hardware.memory_needed(plain, 8, 8) == hardware.memory_needed(plain, 8, 9) == whole
+    held, largest = sum(hardware._per_image(again, eps_loss)), max(hardware._per_image(plain, eps_loss))
+    assert hardware._peak(again, eps_loss) == held + 2*largest and again.checkpoint
+
+
+def test_whether_it_compiles(monkeypatch, capfd):
+    def broken(f): raise RuntimeError('no compiler\nat all')
+    for compiler, works, word in ((lambda f: f, True, ''), (broken, False, 'no compiler')):
+        monkeypatch.setattr(torch, 'compile', compiler)
+        assert hardware.compiles() is works
+        assert capfd.readouterr().err.strip().endswith(word)
+
+
+def test_what_is_compiled_for_what(monkeypatch):
+    "CUDA graphs are for sampling, and what they put out is copied."
+    modes = []
+    monkeypatch.setattr(torch, 'compile', lambda net, mode='default': modes.append(mode) or net)
+    learning, sampling = small().train(), small().eval()
+    assert hardware.prepared(learning, compile=True) is learning and modes == ['default']
+    kept = hardware.prepared(sampling, compile=True)
+    assert isinstance(kept, hardware.Kept) and kept.net is sampling and modes[1:] == ['reduce-overhead']
+    assert hardware.prepared(learning) is learning and hardware.prepared(sampling) is sampling and len(modes) == 2
+
+
+def test_how_a_run_was_computed(monkeypatch):
+    monkeypatch.setattr(runs, 'memory', lambda place: 1.23456)
+    monkeypatch.setattr(runs, 'share', lambda: (1, 3))
+    for bf16, compile, checkpoint in np.eye(3, dtype=bool).tolist():
+        monkeypatch.setattr(runs, 'compiles', lambda place: True)
+        assert runs._made(machine(bf16=bf16, compile=compile, checkpoint=checkpoint)) == dict(
+            precision='bfloat16' if bf16 else 'float32', compiled=compile, checkpointed=checkpoint, processes=3,
+            memory_gib=1.23)
+
+
+def test_a_full_disk_ends_a_thread_silently(monkeypatch):
+    "Any other error is told, and afterwards all are."
+    told = []
+    monkeypatch.setattr(threading, 'excepthook', lambda e: told.append(e.exc_value))
+    def meet(error):
+        def fail(): raise error
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    full, wrong = OSError('full'), ValueError('wrong')
+    with runs._patient_threads():
+        for error in (full, wrong): meet(error)
+    assert told == [wrong]
+    meet(full)
+    assert told == [wrong, full]
+
+
+def test_the_board_forgets_what_was_not_kept(tmp_path, monkeypatch):
+    "With five steps taken, all from the sixth on; numbers that are not finite stay in their place."
+    made, written = [], Called()
+    monkeypatch.setattr('torch.utils.tensorboard.SummaryWriter', lambda *args, **kw: made.append((args, kw)) or written)
+    board = runs._Board(tmp_path, 5)
+    assert not made
+    board.line(dict(step=10, loss=.5, grad_norm=2., lr=.1, skipped=3), 7.)
+    assert made == [((str(tmp_path/'tensorboard'),), dict(purge_step=6))]
+    scalars = [('train/loss', .5, 10), ('train/grad_norm', 2., 10), ('train/lr', .1, 10), ('train/skipped', 3, 10)]
+    assert written == [('add_scalar', args, {}) for args in (*scalars, ('images_per_second', 7., 10))]
+    board.line(dict(step=11, loss=None, grad_norm=None, lr=.1, skipped=4), 7.)
+    assert len(made) == 1 and all(math.isnan(written[i][1][1]) for i in (5, 6))
+
+
+def test_pace_is_from_the_first_step_on(monkeypatch):
+    "The first step warms up: what comes after it is counted, over all of it."
+    now = [0.]
+    monkeypatch.setattr(runs.time, 'time', lambda: now[0])
+    pace = runs._Pace(3)
+    for at, step, expected in ((8., 3, 0.), (10., 4, .1), (11., 5, 1.), (16., 7, .5), (18., 7, 3/8)):
+        now[0] = at
+        assert pace(step) == expected
+
+
+def test_grids_are_of_the_first_process(tmp_path, monkeypatch):
+    state, drawn = new_state(Vector()), []
+    def steps():
+        for state.step in range(3, 9): yield None
+    monkeypatch.setattr(runs, '_grid', lambda state, p, place: f'after {state.step}')
+    monkeypatch.setattr(runs._Board, 'picture', lambda board, picture, step: drawn.append((picture, step)))
+    for share, expected in (((1, 2), []), ((0, 1), [('after 4', 4), ('after 8', 8)])):
+        monkeypatch.setattr(runs, 'share', lambda: share)
+        on = machine()
+        on.accelerator = None
+        runs._watch(steps(), state, tmp_path, dict(steps=8, batch_size=2), on, 4, 2)
+        assert drawn == expected
 
 
 # Every setting on its way
@@ -403,15 +630,17 @@ def test_null_arrives(road):
 
 def test_each_option_arrives_alone(road, monkeypatch):
     "Those that are no field of a preset."
-    before, defaults = road('digits'), dict(log_every=10, save_every=1000, keep=1, max_skipped=100, workers=0, seed=0)
+    before, defaults = road('digits'), dict(log_every=10, save_minutes=10., save_every=None, keep=1, snapshot_every=0, max_skipped=100, workers=0, seed=0)
     assert {k: before[k] for k in defaults} == defaults
-    for name, value in dict(log_every=3, save_every=4, keep=2, max_skipped=9, workers=1, seed=5).items():
+    for name, value in dict(log_every=3, save_minutes=.5, save_every=4, keep=2, snapshot_every=6, max_skipped=9, workers=1, seed=5).items():
         after = road('digits', **{name: value})
         assert after[name] == value
         assert {k for k in (*LOOP, *defaults) if after[k] != before[k]} == {name}
     assert before['settings']['seed'] == 0 and road('digits', seed=5)['settings']['seed'] == 5
     assert str(before['run']) == 'runs/digits' and str(road('digits', out='mine')['run']) == 'mine'
     assert not before['state'].net.checkpoint and road('digits', checkpoint=True)['state'].net.checkpoint
+    assert not before['state'].also and 'emas' not in before['settings']
+    assert list(road('digits', emas=(.5, .25))['state'].also) == [.5, .25]
     calls = []
     monkeypatch.setattr(runs, 'prepared', lambda net, **how: calls.append(how) or net)
     monkeypatch.setattr(runs, 'compiles', lambda place: True)
@@ -438,8 +667,10 @@ def test_flags_become_arguments():
     "As they are typed."
     words = ('digits --data d --out o --steps 5 --seed 2 --p_uncond 0.3 --batch_size 7 --micro_batch 2 --lr 1e-3 '
              '--set flip=true dropout=0.1 --device cpu --precision bfloat16 --compile --checkpoint --processes 2 '
-             '--workers 3 --log_every 4 --save_every 6 --keep 8 --grid_every 9 --max_skipped 11')
+             '--workers 3 --log_every 4 --save_minutes 5 --save_every 6 --keep 8 --snapshot_every 7 --emas .9,.99 '
+             '--grid_every 9 --max_skipped 11')
     assert arguments(cfg_train, words.split()) == dict(
         experiment='digits', data='d', out='o', steps=5, seed=2, p_uncond=.3, batch_size=7, micro_batch=2, lr=1e-3,
         set=['flip=true', 'dropout=0.1'], device='cpu', precision='bfloat16', compile=True, checkpoint=True,
-        processes=2, workers=3, log_every=4, save_every=6, keep=8, grid_every=9, max_skipped=11)
+        processes=2, workers=3, log_every=4, save_minutes=5., save_every=6, keep=8, snapshot_every=7, emas=(.9, .99),
+        grid_every=9, max_skipped=11)

@@ -13,6 +13,8 @@ from cfg_repro.files import read_record
 from cfg_repro.presets import DIGITS, preset
 from cfg_repro.results import read_csv
 from cfg_repro.runs import cfg_train
+from cfg_repro.samples import cfg_sample
+from cfg_repro.sets import ImageSet
 from cfg_repro.sweeps import cfg_sweep
 from cfg_repro.training import new_state, seeded, train
 from cfg_repro.unet import NoisyClassifier, UNet
@@ -79,6 +81,18 @@ def test_a_sweep_guided_by_a_classifier(lab):
     assert differ(rows)
 
 
+def test_a_sweep_by_another_sampler(lab):
+    "Its rows are those of the images that cfg_sample makes that way (by hand in test_seams), and not those of the paper's."
+    rows = sweep(lab, 'a', 'sampler', w=(1.,), T=(4,), step='dpmpp_2m', grid='even')
+    said(cfg_sample, str(lab/'a'), str(lab/'by_sampler'), w=1., T=4, n=N, step='dpmpp_2m', grid='even', device='cpu')
+    expected = by_hand.row(ImageSet(lab/'by_sampler').bytes(torch.arange(N)), real, by_hand.judge(lab/'own.safetensors'))
+    same(rows[0], expected)
+    with pytest.raises(Refusal, match="step 'dpmpp_2m', not 'ddim'"): sweep(lab, 'a', 'sampler', w=(1.,), T=(4,), step='ddim', grid='even')
+    with pytest.raises(Refusal, match="step is 'euler'"): sweep(lab, 'a', 'sampler', w=(1.,), T=(4,), step='euler')
+    (plain,) = sweep(lab, 'a', 'plain', w=(1.,), T=(4,))
+    assert differ([plain, expected])
+
+
 def test_the_floor(lab):
     "Of as many real images as a cell has, or of all there are."
     sweep(lab, 'a', 'few', w=(0.,), T=(2,), n=75)
@@ -106,24 +120,46 @@ def spied(monkeypatch, module, name, result=None):
 
 
 @pytest.mark.parametrize('option, value, where', [
+    ('step', 'ddim', 'measure'), ('grid', 'even', 'measure'), ('fit_on', 'digits', 'judging'),
     ('splits', 3, 'measure'), ('batch_size', 7, 'measure'), ('shard_size', 9, 'measure'), ('keep', True, 'measure'), ('precision', 'bfloat16', 'measure'),
     ('classifier', 'x.safetensors', 'judging'), ('fit_steps', 77, 'judging'), ('weights', 'w.pth', 'judging'), ('transform', 'adm', 'judging'),
     ('compile', True, 'load_run'), ('precision', 'bfloat16', 'load_run'), ('guide_by', 'noisy', 'load_guide')])
 def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, where):
     "Each at the function that uses it."
     model, settings = sweeps.load_run(lab/'a')
-    results = dict(judging=lambda images, **how: dict(fd=1.), load_run=(model, settings), load_guide='a guide', measure=None)
-    judged, opened, guides, measured = (spied(monkeypatch, sweeps, name, result) for name, result in results.items())
+    results = dict(judging=lambda images, **how: dict(fd=1.), load_run=(model, settings), load_guide='a guide', measure=None,
+                   read_run=settings, check_guide=None)
+    judged, opened, guides, measured, _, _ = (spied(monkeypatch, sweeps, name, result) for name, result in results.items())
     with pytest.raises(Refusal, match='is missing'):               # there are no rows: nobody measured
         cfg_sweep([str(lab/'a')], reference='digits', out=str(tmp_path), w=(1.,), T=(2,), n=70, device='cpu', **{option: value})
     (args, kwargs), = measured
     if where == 'measure': assert kwargs[option] == value and args[0] == sweeps.Cell(0, 'free', 0.1, 0, 1., 2, 0.3, 70)
-    if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, weights=None, transform='', device=torch.device('cpu')), **{option: value}))]
+    if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, fit_on=None, weights=None, transform='', device=torch.device('cpu')), **{option: value}))]
     if option == 'compile': assert opened == [((str(lab/'a'), torch.device('cpu'), False, True), {})]
     if (option, where) == ('precision', 'load_run'): assert opened == [((str(lab/'a'), torch.device('cpu'), True, False), {})]
     if option == 'guide_by':
         assert guides == [(('noisy', settings, torch.device('cpu'), False), {})]
         assert kwargs['guide_by'] == 'a guide' and args[0].guidance == 'classifier'
+
+
+def test_a_sweep_without_a_reference_is_only_counted(lab, tmp_path, capsys):
+    how = dict(out=str(tmp_path), w=(1.,), T=(2,), n=70, device='cpu')
+    with pytest.raises(Refusal, match='no --reference'): cfg_sweep([str(lab/'a')], **how)
+    cfg_sweep([str(lab/'a')], dry_run=True, **how)
+    assert capsys.readouterr().out.startswith('to do: ') and not [*tmp_path.iterdir()]
+    for name in ('splits', 'shard_size', 'batch_size', 'processes'):
+        with pytest.raises(Refusal, match=f'{name} is 0'): cfg_sweep([str(lab/'a')], dry_run=True, **how | {name: 0})
+
+
+def test_the_rate_is_that_of_the_fastest_call(monkeypatch):
+    "But for the first, which warms up: 7 images in two seconds."
+    now, calls = iter((0, 1, 5, 10, 20, 22, 30, 33)), []
+    monkeypatch.setattr(sweeps.time, 'time', lambda: next(now))
+    def model(z, logsnr, c):
+        calls.append((z.shape, logsnr.shape, c.shape, c.dtype))
+        return z
+    assert sweeps._rate((model, dict(data=dict(shape=[1, 8, 8]))), 'cpu', 7) == 3.5
+    assert calls == [((7, 1, 8, 8), (7,), (7,), torch.long)]*4
 
 
 # The main job

@@ -1,5 +1,6 @@
 "From an option of cfg_sample or cfg_evaluate to a number, each once more by another road: by hand, from the files."
-import json
+import json, warnings
+from dataclasses import FrozenInstanceError, replace
 from hashlib import sha256
 from inspect import signature
 from itertools import product
@@ -13,13 +14,14 @@ from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
+from tqdm import tqdm
 from cfg_repro import evaluate as evaluated_by, generate as generating, judge as judged_by, samples as sampled_by
 from cfg_repro.checkpoints import save_checkpoint
 from cfg_repro.checks import Refusal
 from cfg_repro.data import MemorySet, digits, from_uint8
-from cfg_repro.evaluate import (Classifier, Statistics, features_of, fit_classifier, make_extractor, read_classifier,
-                                save_classifier, save_statistics)
-from cfg_repro.generate import image_noise, random_labels
+from cfg_repro.evaluate import (Classifier, FewImages, Statistics, features_of, fit_classifier, make_extractor,
+                                read_classifier, save_classifier, save_statistics)
+from cfg_repro.generate import balanced_labels, image_noise, random_labels
 from cfg_repro.guidance import guided
 from cfg_repro.hardware import Bfloat16
 from cfg_repro.judge import cfg_evaluate, judging, own_classifier, reference_statistics
@@ -129,6 +131,7 @@ def test_labels_of_two_seeds_do_not_overlap():
     lists = [random_labels(range(300), 1000, seed).tolist() for seed in range(4)]
     seen = [set(zip(labels, labels[1:])) for labels in lists]         # two in a row: a shifted list would share them
     assert not any(seen[a] & seen[b] for a in range(4) for b in range(a))
+    assert random_labels(range(3), 1).tolist() == balanced_labels(range(3), 1).tolist() == [0, 0, 0]
 
 
 def test_the_generator_of_a_step_is_its_own():
@@ -241,7 +244,7 @@ def test_every_option_of_cfg_sample_arrives(lab, tmp_path):
     "Values that are no defaults, each seen where it is used."
     options = dict(w=.7, T=3, v=.2, n=11, step='ancestral', grid='even', labels='random', seed=9, batch_size=3,
                    shard_size=4, device='cpu', precision='bfloat16', compile=True, processes=1, guide_by=None,
-                   out=str(tmp_path/'out'))
+                   ema=None, out=str(tmp_path/'out'))
     assert {'run', *options} == set(signature(cfg_sample).parameters)
     made, sizes, prepared, strengths, spread = [], [], [], [], []
     def generate(*args, **kw):
@@ -260,7 +263,7 @@ def test_every_option_of_cfg_sample_arrives(lab, tmp_path):
                         compiles=lambda device: True, spread=lambda *args: spread.append(args)), \
          patch.object(generating, 'sample', sample_seen):
         cfg_sample(str(lab/'run'), **options)
-    assert prepared == [dict(bf16=True, compile=True)] and strengths == [(Bfloat16, .7, 10)]
+    assert prepared == [dict(bf16=True, compile=True)] and strengths[1:] == [(Bfloat16, .7, 10)]     # the first is asked before there is a network
     assert made == [(9, 3, 'cpu', [-8., 0., 8.])]*3 and spread == [(1, 'cfg_sample', options['out'])]
     assert sizes == [(n, dict(v=.2)) for n in (3, 1, 3, 1, 3)]        # files of 4, 4 and 3 images, in batches of 3
     data = ImageSet(options['out'])
@@ -420,11 +423,79 @@ def test_a_judge_is_not_asked_what_it_has_learnt(tmp_path):
     with patch.object(judged_by, 'fit_classifier', fit): own = own_classifier(tmp_path/'own', watched, 250)
     (learnt, n_classes, steps), = given
     asked = sorted(set(range(1797)) - learnt)
+    assert asked == sorted(torch.randperm(1797, generator=torch.Generator().manual_seed(0))[:180].tolist())
     assert (n_classes, steps, len(asked)) == (10, 250, 180)           # 250 steps of 64 have seen all the others
     with torch.no_grad(): right = own(data.x[asked]).argmax(1) == data.labels[asked]
     assert own.about['held_out'] == round(right.double().mean().item(), 4) and .7 < own.about['held_out'] < 1
     again = own_classifier(tmp_path/'own', None, 1).state_dict()      # read, not fitted
     assert all(torch.equal(v, again[k]) for k, v in own.state_dict().items())
+
+
+def test_bars_are_drawn_where_they_are_asked_for(lab, tmp_path, capfd):
+    images = digits().bytes(torch.arange(90))
+    for verbose in ({}, dict(verbose=True)):
+        own_classifier(tmp_path/f'own{len(verbose)}', digits(), 3, **verbose)
+        judging('digits', classifier=lab/'own.safetensors', **verbose)(images, splits=1)
+        heard = capfd.readouterr().err
+        assert [unit in heard for unit in ('steps/s', 'images/s')] == [bool(verbose)]*2, heard
+
+
+def test_the_bar_of_samples_ends_where_they_do(lab, tmp_path):
+    "Begun, and gone on with."
+    bars = []
+    for n in (12, 12):
+        with patch.object(sampled_by, 'progress', lambda **kw: bars.append(tqdm(**kw)) or bars[-1]):
+            sampled(lab, tmp_path/'out', n)
+    assert [(bar.n, bar.total) for bar in bars] == [(12, 12)]*2
+
+
+def test_that_images_are_few_is_noted_once(lab, capfd):
+    "Of the reference and of the images; other warnings stay warnings."
+    def heard(name):
+        real = getattr(judged_by, name)
+        def called(*args, **kw):
+            for kind in (FewImages, FewImages, DeprecationWarning): warnings.warn(f'{name} of {kind.__name__}', kind)
+            return real(*args, **kw)
+        return called
+    names = 'reference_statistics', 'evaluate'
+    spies = patch.multiple(judged_by, **{name: heard(name) for name in names})
+    with spies, warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter('always')
+        judging('digits', classifier=lab/'own.safetensors')(digits().bytes(torch.arange(90)), splits=1)
+    assert capfd.readouterr().err.split('\n') == [f'note: {name} of FewImages' for name in names] + ['']
+    assert [str(w.message) for w in left] == [f'{name} of DeprecationWarning' for name in names]
+
+
+def test_what_is_told_is_what_was_found():
+    row = dict(n=1234, fd=1.236, is_mean=2.345678, is_std=.0449, reference='r'*40, extractor='e')
+    few = row | dict(fd_se=.129, precision=.12349, recall=.9)
+    assert judged_by._told(row, 10, None) == ('1,234 images: FID 1.24, IS 2.35 +- 0.04 (10 parts)\n'
+                                              f'reference {"r"*16}, by e')
+    assert judged_by._told(few, 1, 'c') == ('1,234 images: FD 1.24 +- 0.13 (standard error), IS 2.35 +- 0.04 (1 part)\n'
+                                            f'precision 0.123, recall 0.900\nreference {"r"*16}, by e')
+
+
+def test_precision_takes_four_images(lab):
+    extractor = make_extractor(read_classifier(lab/'own.safetensors'))
+    images, s = digits().bytes(torch.arange(90)), reference_statistics('digits', extractor)
+    for n in (3, 4, 5):
+        row = evaluated_by.evaluate(images, replace(s, features=s.features[:n]), extractor, splits=1)
+        assert ('precision' in row, 'recall' in row) == (n > 3,)*2
+    bare = Statistics(s.mu, s.sigma, s.features[:0], s.extractor)
+    assert (bare.n, bare.transform, bare.fingerprint, bare.weights) == (0, '', '', '')
+    with pytest.raises(FrozenInstanceError): extractor.name = 'another'
+
+
+def test_a_guide_is_for_images_of_the_same_kind(lab):
+    "What a network's settings leave out is its default, three channels."
+    def loads(guided, guide):
+        with patch.object(sampled_by, 'load_run', lambda *args: ('net', dict(network='classifier', net=guide))):
+            return load_guide('there', dict(net=guided))
+    bare = dict(size=8, n_classes=10)
+    for a, b in product((bare, bare | dict(in_channels=3)), repeat=2): assert loads(a, b) == 'net'
+    for other in (dict(in_channels=1), dict(in_channels=4), dict(size=9), dict(n_classes=9)):
+        for a, b in ((bare, bare | other), (bare | other, bare)):
+            with pytest.raises(Refusal, match=[*other][0]): loads(a, b)
 
 
 def test_statistics_of_another_set_network_or_version_are_not_taken(lab, tmp_path, monkeypatch):
@@ -453,9 +524,9 @@ def test_statistics_of_another_set_network_or_version_are_not_taken(lab, tmp_pat
 
 
 def test_every_option_of_cfg_evaluate_arrives(lab, tmp_path):
-    options = dict(reference=str(tmp_path/'adm.npz'), classifier=str(lab/'own.safetensors'), fit_steps=33,
+    options = dict(reference=str(tmp_path/'adm.npz'), classifier=str(lab/'own.safetensors'), fit_steps=33, fit_on='digits',
                    weights='w.pth', transform='area', out=str(tmp_path/'found.json'), splits=4, groups=5, batch_size=17,
-                   device='cpu')
+                   device='cpu', processes=1, w=None, n=None, precision=None)
     assert {'samples', *options} == set(signature(cfg_evaluate).parameters)
     extractor = make_extractor(read_classifier(lab/'own.safetensors'))
     s = reference_statistics('digits', extractor)
@@ -470,7 +541,8 @@ def test_every_option_of_cfg_evaluate_arrives(lab, tmp_path):
     row = dict(n=90, fd=1., fd_se=2., is_mean=3., is_std=4., reference='r', extractor='e')
     with spy('own_classifier'), spy('make_extractor', extractor), spy('load_statistics'), spy('evaluate', row):
         cfg_evaluate(sets_of(tmp_path/'set', 90, 'area'), **options)
-    assert calls['own_classifier'][0][0] == options['classifier'] and calls['own_classifier'][0][2] == 33
+    path, learnt, steps, *_ = calls['own_classifier'][0]
+    assert (path, len(learnt), steps) == (options['classifier'], 1797, 33)      # of a reference without images none could be fitted
     classifier, weights, device = calls['make_extractor'][0]
     assert (classifier.n_classes, weights, str(device)) == (10, 'w.pth', 'cpu')
     assert calls['load_statistics'][0] == (options['reference'], 'area')

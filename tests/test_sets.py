@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from cfg_repro.checks import Refusal
-from cfg_repro.data import Glyphs, MemorySet, digits, to_uint8
-from cfg_repro.files import held_record, locked, read_record, reading, write_record
+from cfg_repro.data import FONTS, Glyphs, MemorySet, _colours, digits, to_uint8
+from cfg_repro.files import _runs, held_record, locked, read_record, reading, write_record
 from cfg_repro.prepare import prepare
 from cfg_repro.sets import ImageSet, about, open_data, teachable, write_set
 
@@ -51,6 +51,14 @@ def test_an_image_has_its_label(tmp_path, kind, idx):
     assert x.dtype == torch.float32 and c.dtype == torch.int64 and x.shape == pixels.shape and c.shape == labels.shape
     assert np.abs(x.double().numpy()-(pixels/127.5-1)).max(initial=0) < 1e-6 and c.tolist() == labels.tolist()
     assert data.bytes(idx).dtype == torch.uint8 and data.bytes(idx).tolist() == pixels.tolist()
+
+
+def test_a_shard_without_its_hash_is_no_shard(tmp_path):
+    "As a crash between the two leaves it: refused, and made again."
+    expected = on_disk(tmp_path).fingerprint
+    (tmp_path/'shard-00002.sha256').unlink()
+    with pytest.raises(Refusal, match='shard-00002.safetensors is missing or damaged'): ImageSet(tmp_path)
+    assert on_disk(tmp_path).fingerprint == expected
 
 
 @pytest.mark.parametrize('kind', SETS)
@@ -191,3 +199,33 @@ def test_no_locks_is_a_warning(tmp_path, number, monkeypatch):
         with pytest.warns(UserWarning, match=f'{tmp_path} is on a file system without locks'), locked(tmp_path): (tmp_path/'a').touch()
     number = errno.EIO
     with pytest.raises(OSError, match='Input/output error'), locked(tmp_path): pass
+
+
+def test_fonts_are_in_their_order():
+    "A glyph draws its font by number: another order is another set."
+    styles = '', '-Bold', '-Oblique', '-BoldOblique'
+    italics = '', '-Bold', '-Italic', '-BoldItalic'
+    stix = [f'STIXGeneral{style}' for style in ('', 'Bol', 'Italic', 'BolIta')]
+    assert FONTS == [
+        *(f'DejaVuSans{style}' for style in styles), *(f'DejaVuSansMono{style}' for style in styles),
+        *(f'DejaVuSerif{style}' for style in italics), *stix, 'cmr10', 'cmb10', 'cmss10', 'cmtt10']
+
+
+def test_colours_of_a_glyph_are_192_apart():
+    class Draws(list):
+        def integers(self, low, high, shape): return np.array(self.pop(0))
+    near, far, further = [[9, 9, 9], [9, 9, 200]], [[1, 2, 3], [65, 66, 67]], [[0, 0, 0], [255, 255, 255]]
+    for draws in ([near, far, further], [near[::-1], far[::-1], further]): assert np.equal(_colours(Draws(draws)), draws[1]).all()
+
+
+def test_to_ask_whether_a_process_runs_does_it_no_harm():
+    process = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+    assert _runs(process.pid)
+    process.communicate(b'\n')
+    assert process.returncode == 0 and not _runs(process.pid)
+
+
+def test_a_refusal_that_names_its_file_stays_as_it_is(tmp_path):
+    for path in (tmp_path/'a', str(tmp_path/'a')):
+        with pytest.raises(Refusal) as refused, reading(path): raise Refusal(f'{path} is odd')
+        assert str(refused.value) == f'{path} is odd'
