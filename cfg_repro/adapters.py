@@ -59,16 +59,28 @@ def discrete_logsnrs(
     return log_bar - torch.log(-torch.expm1(log_bar))
 
 # %% ../nbs/29_adapters.ipynb #c001ae73
+def _lookup(logsnrs):
+    "The time of log-SNRs as a function; a device gets the table once."
+    table = table_of(logsnrs, 'logsnrs').flip(0)   # increasing
+    held = {}
+    def at(logsnr):
+        kind = torch.float64 if looked_at(logsnr) else torch.float32
+        if logsnr.device not in held:
+            held[logsnr.device] = table.to(logsnr.device, kind)
+        table_here = held[logsnr.device]
+        value = logsnr.to(kind).clamp(table_here[0], table_here[-1])
+        k = torch.searchsorted(table_here, value).clamp(1, len(table)-1)
+        before,after = table_here[k-1],table_here[k]
+        return (len(table)-k - (value-before)/(after-before)).float()
+    return at
+
+# %% ../nbs/29_adapters.ipynb #96a728c0
 def time_of(
     logsnr, # Log-SNRs, any shape
     logsnrs, # Of the time steps, from `discrete_logsnrs`, (N,)
 )->torch.Tensor: # Time in [0,N-1], float32, the same shape
     "The time step that has a log-SNR, by linear interpolation."
-    table = table_of(logsnrs, 'logsnrs').to(logsnr.device).flip(0)   # increasing
-    value = logsnr.double().clamp(table[0], table[-1])
-    k = torch.searchsorted(table, value).clamp(1, len(table)-1)
-    before,after = table[k-1],table[k]
-    return (len(table)-k - (value-before)/(after-before)).float()
+    return _lookup(logsnrs)(logsnr)
 
 # %% ../nbs/29_adapters.ipynb #1bbe6a8a
 def discrete_model(
@@ -78,9 +90,9 @@ def discrete_model(
 )->Callable: # model(z, logsnr, c) -> eps
     "A discrete-time network as a model of the log-SNR."
     at_least(1, channels=channels)
-    logsnrs = discrete_logsnrs(betas)
+    at = _lookup(discrete_logsnrs(betas))
     def model(z, logsnr, c):
-        return net(z, time_of(logsnr, logsnrs), c)[:,:channels]
+        return net(z, at(logsnr), c)[:,:channels]
     return model
 
 # %% ../nbs/29_adapters.ipynb #ab53372a
@@ -89,9 +101,9 @@ def discrete_classifier(
     betas, # What it was trained with, (N,)
 )->Callable: # classifier(z, logsnr) -> logits
     "A discrete-time noisy classifier as a classifier of the log-SNR."
-    logsnrs = discrete_logsnrs(betas)
+    at = _lookup(discrete_logsnrs(betas))
     def classifier(z, logsnr):
-        return net(z, time_of(logsnr, logsnrs))
+        return net(z, at(logsnr))
     return classifier
 
 # %% ../nbs/29_adapters.ipynb #15e39783

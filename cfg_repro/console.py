@@ -162,7 +162,8 @@ def _console(f):
     "What runs in a terminal: parse, run, say how it ended."
     given = arguments(f)
     keep_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM,signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)
     code,message = _outcome(f, given)
     if message and _speaks():
         print(f'{f.__name__}: {message}', file=sys.stderr)
@@ -192,15 +193,16 @@ def said(
 # %% ../nbs/12_console.ipynb #ae202aac
 @contextmanager
 def stopping()->Iterator: # Of a function that says whether a stop was asked for
-    "Inside, the first Ctrl-C or SIGTERM is noted, the second ends at once."
+    "Inside, a signal to stop is noted; a Ctrl-C after that ends at once."
     asked = []
     def note(number, frame):
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
-        if share()[0] == 0:
-            print('stopping in good order; once more ends at once', file=sys.stderr)
-    signals = (signal.SIGINT,signal.SIGTERM)
+        if len(asked) == 1 and share()[0] == 0:
+            word = 'stopping in good order; Ctrl-C once more ends at once'
+            print(word, file=sys.stderr)
+    signals = (signal.SIGINT,signal.SIGTERM,signal.SIGUSR1)
     if threading.current_thread() is not threading.main_thread():
         signals = ()
     before = {number: signal.signal(number, note) for number in signals}

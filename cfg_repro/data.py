@@ -54,6 +54,12 @@ class Images(Dataset):
     def __getitem__(self, idx):
         return from_uint8(self.bytes(idx)), self.labels[idx]
 
+    def raw(self,
+        idx, # Indices of images, as torch understands them
+    )->tuple: # Images, bytes where that is all they are, and labels
+        "What travels to a device; `from_uint8` makes of bytes what `self[idx]` gives."
+        return self.bytes(idx), self.labels[idx]
+
     def bytes(self,
         idx, # Indices of images, as torch understands them
     )->torch.Tensor: # uint8 (...,C,H,W)
@@ -101,6 +107,12 @@ class MemorySet(Images):
 
     def __getitem__(self, idx):
         return self.x[idx], self.labels[idx]
+
+    def raw(self,
+        idx, # Indices of images, as torch understands them
+    )->tuple: # Images as they came, and labels
+        "What travels to a device: numbers, which say more than bytes."
+        return self[idx]
 
     def _pixels(self, rows):
         return to_uint8(self.x[rows])

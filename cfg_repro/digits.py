@@ -160,6 +160,7 @@ def _start():
     "What a worker does first: one thread, its memory kept, no answer to Ctrl-C."
     keep_memory()
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False      # as in the process that it works for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())     # a semaphore for bars would outlive it
     os.environ['TQDM_DISABLE'] = '1'

@@ -22,6 +22,7 @@ from pathlib import Path
 # %% ../nbs/31_evaluate.ipynb #650efd4b
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
@@ -30,9 +31,10 @@ from tqdm import tqdm
 
 # %% ../nbs/31_evaluate.ipynb #6816b651
 from .checks import Refusal, at_least
-from .console import progress
+from .console import progress, share
 from .data import MemorySet, from_uint8
 from .files import file_hash, npz_members, reading, write_file
+from .hardware import exact, wait
 from .training import new_state, seeded, train
 from .unet import load_weights
 
@@ -66,6 +68,7 @@ def fit_classifier(
     *,
     steps:int=800, # Training steps of 64 images
     seed:int=0, # Seed of weights and draws
+    device='cpu', # Where to train it, and where it will be
     verbose:bool=False, # Draw a progress bar
 )->Classifier: # In evaluation mode
     "Train a classifier of a data set's own, on clean images."
@@ -74,7 +77,7 @@ def fit_classifier(
     x,_ = data[torch.tensor([0])]
     with seeded(seed):
         net = Classifier(x.shape[1], n_classes)
-    state = new_state(net, weight_decay=0.05)
+    state = new_state(net.to(device), weight_decay=0.05)
     taken = train(state, data, steps=steps, batch_size=64, lr=3e-3, warmup=50,
                   p_uncond=0., seed=seed, loss=loss)
     for _ in progress(taken, total=steps, unit=' steps') if verbose else taken:
@@ -141,7 +144,8 @@ def _own(classifier, device):
     net = deepcopy(classifier).to(device).eval()
     def look(images):
         features = net.body(from_uint8(images))
-        return features.double(),net.head(features).double()
+        logits = net.head(features)
+        return features.cpu().double(),logits.cpu().double()    # MPS has no float64
     return Extractor(f'classifier-{weights}', weights, net.head.in_features,
                      (net.in_channels,), torch.device(device), look)
 
@@ -212,6 +216,34 @@ def as_set(images):
     none = torch.zeros(len(images), dtype=torch.long)
     return MemorySet(from_uint8(images), none, dict(transform=''))
 
+# %% ../nbs/31_evaluate.ipynb #38b8c0d0
+def _gpu(device):
+    "A GPU as it is; the CPU in place of all else, which may know no float64."
+    return device if torch.device(device).type == 'cuda' else 'cpu'
+
+def _summed(device, *tensors):
+    "The sums of tensors over all processes, in each of them."
+    if share()[1] == 1:
+        return tensors
+    wait(device)
+    where = _gpu(device)                                    # NCCL wants them there
+    sent = [t.to(where) for t in tensors]
+    for t in sent:
+        dist.all_reduce(t)
+    return tuple(t.cpu() for t in sent)
+
+def all_say(yes, device):
+    "Whether every process says yes."
+    (said,) = _summed(device, torch.tensor(float(yes)))
+    return said.item() == share()[1]
+
+def _ours(n, size):
+    "The batches of n indices that this process is to look at."
+    k,m = share()
+    if n < m:
+        raise Refusal(f"there are {n} images: {m} processes need {m} or more")
+    return torch.arange(n).split(min(size, -(-n//m)))[k::m]
+
 # %% ../nbs/31_evaluate.ipynb #44b3d207
 def features_of(
     images, # A data set, or uint8 (n,C,H,W)
@@ -220,14 +252,15 @@ def features_of(
     batch_size:int=500, # Images at a time
     verbose:bool=False, # Draw a progress bar
 )->Iterator: # Of indices (b,), their features (b,D) and logits (b,K)
-    "Features and logits of images, a batch at a time, in their order."
+    "Features and logits of this process's images, a batch at a time, in their order."
     images = as_set(images)
-    batches = torch.arange(len(images)).split(min(batch_size, len(images)))
-    bar = progress(total=len(images), unit=' images') if verbose else tqdm(disable=True)
+    batches = _ours(len(images), batch_size)
+    n = sum(map(len, batches))
+    bar = progress(total=n, unit=' images') if verbose else tqdm(disable=True)
     with bar:
         for idx in batches:
             shown = images.bytes(idx).to(extractor.device)
-            with torch.no_grad():
+            with torch.no_grad(), exact():
                 f,logits = extractor.look(shown)
             yield idx,f.cpu(),logits.cpu()
             bar.update(len(idx))
@@ -285,6 +318,10 @@ class Sums:
             self.first[k] += own.sum(0)
             self.second[k].addmm_(own.T, own)
 
+    def together(self, device):
+        "Those of all processes."
+        self.n,self.first,self.second = _summed(device, self.n, self.first, self.second)
+
     def moments(self, but=None):
         "Mean (D,) and covariance (D,D) of all, or of all but one group."
         kept = [k for k in range(len(self.n)) if k != but]
@@ -308,20 +345,26 @@ class Score:
     def __init__(self, parts):
         self.n     = torch.zeros(parts, dtype=torch.float64)
         self.plogp = torch.zeros(parts, dtype=torch.float64)
-        self.p     = [0.]*parts
+        self.p     = None
 
     def add(self, logits, part):
         "Logits (b,K), each of its part (b,)."
         log_p = logits.double().log_softmax(1)
+        if self.p is None:
+            self.p = log_p.new_zeros(len(self.n), log_p.shape[1])
         for k in part.unique().tolist():
             own = log_p[part==k]
             self.n[k] += len(own)
-            self.p[k] = self.p[k] + own.exp().sum(0)
+            self.p[k] += own.exp().sum(0)
             self.plogp[k] += (own.exp()*own).sum()
+
+    def together(self, device):
+        "Those of all processes."
+        self.n,self.plogp,self.p = _summed(device, self.n, self.plogp, self.p)
 
     def value(self):
         "The score of each part, (parts,)."
-        p = torch.stack(self.p)/self.n[:,None]
+        p = self.p/self.n[:,None]
         return (self.plogp/self.n - torch.xlogy(p, p).sum(1)).exp()
 
 # %% ../nbs/31_evaluate.ipynb #78dd5410
@@ -337,12 +380,16 @@ def looked(images, extractor, *, manifold, groups=1, splits=1, **how):
     "What an evaluation keeps of images: `Sums`, the features of some, the `Score`."
     n = len(images)
     group,part,kept = dealt(n, groups),dealt(n, splits),chosen(n, manifold)
-    sums,score,some = Sums(groups, extractor.width),Score(splits),[]
+    sums,score,some = Sums(groups, extractor.width),Score(splits),None
+    place = kept.cumsum(0) - 1
     for idx,f,logits in features_of(images, extractor, **how):
         sums.add(f, group[idx])
         score.add(logits, part[idx])
-        some.append(f[kept[idx]])
-    return sums,torch.cat(some),score
+        some = f.new_zeros(int(kept.sum()), f.shape[1]) if some is None else some
+        some[place[idx[kept[idx]]]] = f[kept[idx]]
+    for found in (sums, score):
+        found.together(extractor.device)
+    return sums,*_summed(extractor.device, some),score
 
 # %% ../nbs/31_evaluate.ipynb #523e1555
 def statistics(
@@ -417,20 +464,26 @@ def _fd(moments, reference):
     found = fid_statistics_to_metric(moments, vars(reference), False)
     return found['frechet_inception_distance']
 
-def _jackknife(sums, reference):
+def _jackknife(sums, reference, device='cpu'):
     "Standard error of a Frechet distance, from those with one group left out."
-    values = [_fd(sums.moments(k), reference) for k in range(len(sums.n))]
-    spread = torch.tensor(values, dtype=torch.float64).var(correction=0)
-    return ((len(values)-1)*spread).sqrt().item()
+    groups,(k,m) = len(sums.n),share()
+    values = torch.zeros(groups, dtype=torch.float64)
+    for i in range(k, groups, m):
+        values[i] = _fd(sums.moments(i), reference)
+    (values,) = _summed(device, values)
+    return ((groups-1)*values.var(correction=0)).sqrt().item()
 
 # %% ../nbs/31_evaluate.ipynb #cb409a92
-def _near(some, reference):
+def _near(some, reference, device='cpu'):
     "Precision and recall of features (k,D), where the reference has features too."
     from torch_fidelity.metric_prc import prc_features_to_metric
     if len(reference.features) < 4:           # each is asked for its third neighbour
         return {}
+    where = _gpu(device)
+    fake,real = (t.to(where) for t in (some, torch.from_numpy(reference.features)))
     how = dict(prc_batch_size=1_000, save_cpu_ram=True, verbose=False)
-    found = prc_features_to_metric(some, torch.from_numpy(reference.features), **how)
+    with exact():
+        found = prc_features_to_metric(fake, real, **how)
     return {k: found[k] for k in ('precision','recall')}
 
 # %% ../nbs/31_evaluate.ipynb #073e76fb
@@ -497,7 +550,7 @@ def evaluate(
     row = dict(fd=_fd(sums.moments(), reference),
                is_mean=scores.mean().item(), is_std=scores.std(correction=0).item())
     if groups:
-        row['fd_se'] = _jackknife(sums, reference)
-    return row | _near(some, reference) | dict(
+        row['fd_se'] = _jackknife(sums, reference, extractor.device)
+    return row | _near(some, reference, extractor.device) | dict(
         extractor=extractor.name, weights=extractor.weights,
         n=len(images), reference=reference.fingerprint)

@@ -7,6 +7,7 @@ __all__ = ['image_noise', 'balanced_labels', 'random_labels', 'generate']
 
 # %% ../nbs/22_generate.ipynb #d015da9b
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 # %% ../nbs/22_generate.ipynb #b85b9d3c
 import numpy as np
@@ -17,6 +18,47 @@ from .checks import Refusal, at_least, check_seed
 from .data import to_uint8
 from .sampling import sample
 
+# %% ../nbs/22_generate.ipynb #13c8ebf0
+def _fill(x, seed, indices, t):
+    "Fill x, (B,C,H,W) float32, with the noise of these images at step t."
+    philox = np.random.Philox(key=[0,0])
+    draw,state = np.random.Generator(philox).standard_normal,philox.state
+    key,counter = state['state']['key'],state['state']['counter']
+    key[0],counter[3] = seed,t
+    for i,row in zip(indices, x):
+        key[1] = i
+        philox.state = state
+        draw(dtype=np.float32, out=row)
+
+# %% ../nbs/22_generate.ipynb #a03e86e7
+THREADS = 4     # that draw ahead for a GPU
+
+def _ahead(begin):
+    "From `begin`, which starts to draw a step and returns how to get it: t -> noise."
+    begun = {}
+    def noise(t):
+        found = begun.pop(t, None) or begin(t)
+        begun.clear()
+        begun[t+1] = begin(t+1)
+        return found()
+    return noise
+
+# %% ../nbs/22_generate.ipynb #3fb27da6
+def _drawers(seed, indices, shape, device):
+    "Starts to draw a step for a device, in threads; returns how to get it."
+    pool,pinned = ThreadPoolExecutor(THREADS),device.type == 'cuda'
+    cuts = [slice(k, None, THREADS) for k in range(THREADS)]
+    def begin(t):
+        x = torch.empty(len(indices), *shape, pin_memory=pinned)
+        rows = x.numpy()
+        parts = [pool.submit(_fill, rows[cut], seed, indices[cut], t) for cut in cuts]
+        def get():
+            for part in parts:
+                part.result()
+            return x.to(device, non_blocking=pinned)
+        return get
+    return begin
+
 # %% ../nbs/22_generate.ipynb #4523882c
 def image_noise(
     seed:int, # Seed of the sample set, 0 or more
@@ -26,17 +68,15 @@ def image_noise(
 )->Callable: # t -> standard normal noise of step t, (B,C,H,W) float32
     "Noise by seed, image and step alone: Philox, keyed by the first two, counted by t."
     check_seed(seed)
-    indices = [int(i) for i in indices]
+    indices,device = [int(i) for i in indices],torch.device(device)
     if min(indices, default=0) < 0:
         raise Refusal(f"indices go down to {min(indices)}: they must be 0 or more")
-    philox = np.random.Philox(key=[0,0])
-    fresh,draw = philox.state,np.random.Generator(philox).standard_normal
-    def one(i, t):
-        key,counter = np.array([seed,i], np.uint64),np.array([0,0,0,t], np.uint64)
-        philox.state = fresh | dict(state=dict(key=key, counter=counter))
-        return draw(shape, dtype=np.float32)
+    if device.type != 'cpu':
+        return _ahead(_drawers(seed, indices, shape, device))
     def noise(t):
-        return torch.from_numpy(np.stack([one(i, t) for i in indices])).to(device)
+        x = torch.empty(len(indices), *shape)
+        _fill(x.numpy(), seed, indices, t)
+        return x
     return noise
 
 # %% ../nbs/22_generate.ipynb #d4deda35

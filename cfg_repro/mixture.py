@@ -49,11 +49,11 @@ def sample(self:Mixture,
     generator=None, # Torch generator of the draws
 )->torch.Tensor: # Points x, (B,D) float64
     "Exact draws of clean data."
-    n,draw = len(c),dict(generator=generator)
-    drawn = torch.multinomial(self.weights, n, replacement=True, **draw)
+    n,device,draw = len(c),c.device,dict(generator=generator)
+    drawn = torch.multinomial(self.weights.to(device), n, replacement=True, **draw)
     k = torch.where(known(c, self.null) == self.null, drawn, c)
-    noise = torch.randn(n, self.dim, dtype=torch.float64, **draw)
-    return self.means[k] + self.stds[k,None]*noise
+    noise = torch.randn(n, self.dim, dtype=torch.float64, device=device, **draw)
+    return self.means.to(device)[k] + self.stds.to(device)[k,None]*noise
 
 # %% ../nbs/04_mixture.ipynb #1cca086a
 @patch
@@ -62,10 +62,16 @@ def moments(self:Mixture,
 )->tuple: # Means (B,K,D) or (1,K,D), and variances (B,K) or (1,K), of z in each class
     "Mean alpha mu_k and variance alpha^2 s_k^2 + sigma^2 of z in each class."
     logsnr = torch.as_tensor(logsnr, dtype=torch.float64)
+    means,stds = self.means.to(logsnr.device),self.stds.to(logsnr.device)
     alpha,sigma = alpha_sigma(logsnr.reshape(-1,1))
-    return alpha[...,None]*self.means, (alpha*self.stds)**2 + sigma**2
+    return alpha[...,None]*means, (alpha*stds)**2 + sigma**2
 
 # %% ../nbs/04_mixture.ipynb #7d0069ca
+def _at(logsnr, z):
+    "A log-SNR in double precision, where the points are."
+    return torch.as_tensor(logsnr, dtype=torch.float64).to(z.device)
+
+# %% ../nbs/04_mixture.ipynb #6b01ca04
 @patch
 def log_joint(self:Mixture,
     z, # Noisy points, (B,D)
@@ -74,10 +80,10 @@ def log_joint(self:Mixture,
     "log p(z, c=k) = log pi_k + log N(z; alpha mu_k, (alpha^2 s_k^2 + sigma^2) I)."
     if z.dim() != 2 or z.shape[1] != self.dim:
         raise Refusal(f"z is {tuple(z.shape)}: it must be (B,{self.dim})")
-    means,var = self.moments(logsnr)
+    means,var = self.moments(_at(logsnr, z))
     distance = (z[:,None]-means).pow(2).sum(-1)
     log_scale = self.dim/2*(2*math.pi*var).log()
-    return self.weights.log() - distance/(2*var) - log_scale
+    return self.weights.to(z.device).log() - distance/(2*var) - log_scale
 
 # %% ../nbs/04_mixture.ipynb #21561fb0
 @patch
@@ -87,7 +93,8 @@ def _allowed(self:Mixture, z, logsnr, c):
         raise Refusal(f"c is {tuple(c.shape)}, z is {tuple(z.shape)}: "
                       "there must be one class for each point")
     c = known(c, self.null)[:,None]
-    ruled_out = (torch.arange(self.null) != c) & (c != self.null)
+    classes = torch.arange(self.null, device=c.device)
+    ruled_out = (classes != c) & (c != self.null)
     return self.log_joint(z, logsnr).masked_fill(ruled_out, -math.inf)
 
 # %% ../nbs/04_mixture.ipynb #a99bda13
@@ -98,7 +105,8 @@ def log_prob(self:Mixture,
     c, # Classes, int64 (B,) in [0,K]; K for the density of all
 )->torch.Tensor: # (B,)
     "log p(z|c), or log p(z) for the null class."
-    log_pi = torch.cat([self.weights.log(), torch.zeros(1, dtype=torch.float64)])
+    log_pi = torch.cat([self.weights, torch.ones_like(self.weights[:1])]).log()
+    log_pi = log_pi.to(c.device)
     return self._allowed(z, logsnr, c).logsumexp(1) - log_pi[c]
 
 # %% ../nbs/04_mixture.ipynb #5dceeff2
@@ -119,8 +127,8 @@ def __call__(self:Mixture,
 )->torch.Tensor: # The exact noise prediction eps, (B,D)
     "The exact model: eps(z, c) = -sigma grad log p(z|c); of log p(z) without a class."
     share = self._allowed(z, logsnr, c).softmax(1)
+    logsnr = _at(logsnr, z)
     means,var = self.moments(logsnr)
-    logsnr = torch.as_tensor(logsnr, dtype=torch.float64)
     _,sigma = alpha_sigma(logsnr.reshape(-1,1))
     return sigma*((share/var)[...,None]*(z[:,None]-means)).sum(1)
 

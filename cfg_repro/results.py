@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
+from textwrap import fill
 from typing import NamedTuple
 
 # %% ../nbs/27_results.ipynb #b85b9d3c
@@ -73,11 +74,11 @@ def cost_report(
     "What a sweep costs: images, passes, time and device-days."
     passes = sum(c.passes for c in cells)
     text = (f"{len(cells)} cells, {sum(c.n for c in cells):,} images, "
-            f"{passes:,} passes of an image through the network")
+            f"{passes:,} passes through the network")
     if not rate:
         return text
     seconds = passes/rate
-    return (f"{text}; at {rate:,.0f} a second on each of {devices} device(s): "
+    return (f"{text};\nat {rate:,.0f} a second on each of {devices} device(s): "
             f"{duration(seconds/devices)}, {seconds/86400:.2g} device-days")
 
 # %% ../nbs/27_results.ipynb #7f119333
@@ -247,10 +248,12 @@ def claims(
 # %% ../nbs/27_results.ipynb #3ceb6f01
 def as_text(
     found:list, # Claims
-)->str: # A line each
+)->str: # A line or two each, of 80 columns
     "Claims for a terminal."
     def line(c):
-        return f"{'yes' if c.holds else 'NO':>3}  {c.sentence}: {c.numbers}"
+        text = f"{'yes' if c.holds else 'NO':>3}  {c.sentence}: {c.numbers}"
+        together = text.replace(' = ', '\xa0=\xa0')       # no line ends in "w ="
+        return fill(together, 80, subsequent_indent=' '*5).replace('\xa0', ' ')
     return '\n'.join(map(line, found))
 
 # %% ../nbs/27_results.ipynb #7232bf8a
@@ -298,6 +301,14 @@ def table(
     return '\n'.join(map(line, zip(*blocks)))
 
 # %% ../nbs/27_results.ipynb #7d314411
+def _gpu():
+    "The GPU, and whether its float32 products may be TF32; None where there is none."
+    if not torch.cuda.is_available():
+        return dict(gpu=None, tf32=None)
+    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return dict(gpu=torch.cuda.get_device_name(), tf32=tf32)
+
+# %% ../nbs/27_results.ipynb #74ed5246
 def provenance(
     **more, # What is particular to it: settings, seeds, counts, hashes, seconds
 )->dict: # Ready for JSON
@@ -305,9 +316,8 @@ def provenance(
     packages = ('torch','torchvision','torch-fidelity','numpy','scikit-learn')
     versions = dict(cfg_repro=__version__) | {p: version(p) for p in packages}
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return dict(command=' '.join(command), python=platform.python_version(),
-                machine=platform.machine(), gpu=gpu, versions=versions, **more)
+                machine=platform.machine(), **_gpu(), versions=versions, **more)
 
 # %% ../nbs/27_results.ipynb #2cebe881
 def write_json(

@@ -23,14 +23,14 @@ import torch
 from torchvision.utils import make_grid, save_image
 
 # %% ../nbs/28_runs.ipynb #9db21fdb
-from .checkpoints import naming_last, steps_taken, train_run
+from .checkpoints import check_times, naming_last, steps_taken, train_run
 from .checks import Refusal, at_least, check_seed, obey
 from .console import command, progress, share, stopping
 from .files import write_file
 from .generate import balanced_labels, generate
 from .guidance import guided
-from .hardware import (compiles, memory, memory_needed, pick, prepared, spread,
-                                within_memory)
+from .hardware import (compiles, finished, joined, memory, memory_needed, pick,
+                                prepared, spread, within_memory)
 from .objective import eps_loss
 from .presets import NETWORKS, SAMPLING, fitting, preset
 from .results import provenance, write_json
@@ -45,10 +45,12 @@ def run_settings(
     p:dict, # From `fitting`
     seed:int, # Seed of weights and draws
     data, # The data set
+    emas:tuple=(), # Decays of further averages of the weights
 )->dict: # What decides what the run becomes: any JSON
     "What a run is."
     decides = {k: v for k,v in p.items() if k not in ('steps','micro_batch')}
-    return dict(preset=name, seed=seed, data=about(data)) | decides
+    more = dict(emas=sorted(emas)) if emas else {}
+    return dict(preset=name, seed=seed, data=about(data)) | decides | more
 
 # %% ../nbs/28_runs.ipynb #10a7378e
 def _network(p, checkpoint):
@@ -63,11 +65,12 @@ def new_run(
     seed:int, # Seed of the weights
     device, # Where it is to be trained
     checkpoint:bool=False, # Compute features again instead of keeping them
+    emas:tuple=(), # Decays of further averages of the weights
 )->TrainState: # At step 0
     "A fresh run of a preset."
     with seeded(seed):
         net = _network(p, checkpoint)
-    return new_state(placed(net, device), weight_decay=p['weight_decay'])
+    return new_state(placed(net, device), p['weight_decay'], emas)
 
 # %% ../nbs/28_runs.ipynb #211bd313
 LOSSES = dict(unet=eps_loss, classifier=classifier_loss)
@@ -104,14 +107,10 @@ class _Machine:
 
     @cached_property
     def accelerator(self):       # where several processes share the work
-        if share()[1] == 1:
-            return None
-        from accelerate import Accelerator
-        return Accelerator(cpu=self.place.type == 'cpu')
+        return joined(self.place)
 
     def finish(self):
-        if self.place.type == 'cuda':
-            torch.cuda.synchronize(self.place)
+        finished(self.place)
         if self.accelerator:
             self.accelerator.end_training()
 
@@ -169,22 +168,23 @@ def _sensible(p, seed, workers, grid_every, checkpoint, how):
     "Refuse options of a command that make no sense."
     check_seed(seed)
     at_least(0, workers=workers or 0, grid_every=grid_every)
-    at_least(1, **how)
+    check_times(**how)
     _suited(p, grid_every, checkpoint)
 
 # %% ../nbs/28_runs.ipynb #ce4b37ca
-def _expected(p, on):
+def _expected(p, on, averages=0):
     "The memory that training will take, in GiB, and the number of parameters."
     with torch.device('meta'):
         net = _network(p, on.checkpoint)
     batch_size = -(-p['batch_size']//share()[1])
     loss = LOSSES[p['network']]
     needed = memory_needed(net, batch_size, p['micro_batch'], loss=loss, bf16=on.bf16)
-    return memory(on.place) + needed, sum(w.numel() for w in net.parameters())
+    parameters = sum(w.numel() for w in net.parameters())
+    return memory(on.place) + needed + averages*4*parameters/2**30, parameters
 
 def _announce(p, settings, on, taken):
     "Say what will be trained."
-    gib,parameters = _expected(p, on)
+    gib,parameters = _expected(p, on, len(settings.get('emas', ())))
     data = settings['data']
     shape = 'x'.join(map(str, data['shape']))
     size = f'{gib:,.0f}' if gib >= 10 else f'{gib:.2g}'
@@ -258,13 +258,16 @@ def _grid(state, p, device, columns=8):
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
 
 class _Pace:
-    "Steps a second."
-    def __init__(self, step):
+    "Steps a second; `finish` waits until the first one is done, not only asked for."
+    def __init__(self, step, finish=lambda: None):
         self.step,self.since,self.value,self.warm = step,time.time(),0.,False
+        self.finish = finish
 
     def __call__(self, step):
         "Up to a step that has just been taken."
         if step > self.step:
+            if not self.warm:
+                self.finish()
             self.value = (step-self.step)/(time.time()-self.since)
             if not self.warm:
                 self.step,self.since,self.warm = step,time.time(),True
@@ -282,7 +285,8 @@ def _words(line, pace, batch_size):
 # %% ../nbs/28_runs.ipynb #ddc9dd5c
 def _watch(steps, state, run, p, on, grid_every, taken):
     "Go through a run with a bar, TensorBoard and grids. Steps a second."
-    pace,board = _Pace(taken),_Board(run, taken)
+    pace = _Pace(taken, partial(finished, on.place))
+    board = _Board(run, taken)
     bar = progress(total=p['steps'], initial=taken, bar_format=BAR)
     with _patient_threads(), closing(board), naming_last(run), bar:
         for line in steps:
@@ -312,7 +316,8 @@ def _fitted(p, source):
         _network(p, False)       # refused here, if it cannot be
     return p,images
 
-ADVICE = 'take the batch in smaller pieces by --micro_batch, or a smaller --batch_size'
+ADVICE = ('take the batch in smaller pieces by --micro_batch, compute features twice '
+          'by --checkpoint, or take a smaller --batch_size')
 
 # %% ../nbs/28_runs.ipynb #a2aec70c
 def _made(on):
@@ -354,27 +359,30 @@ def cfg_train(
     processes:int=1, # Processes that share each batch, one a GPU
     workers:int=None, # Processes that read ahead; 4 for a GPU, else none, unless given
     log_every:int=10, # Steps between lines of log.jsonl
-    save_every:int=1000, # Steps between checkpoints
+    save_minutes:float=10., # Minutes between checkpoints
+    save_every:int=None, # Steps between checkpoints, instead of minutes
     keep:int=1, # How many checkpoints are kept
+    snapshot_every:int=0, # Steps between snapshots of the averages, which stay; 0: none
+    emas:tuple[float,...]=(), # Decays of further averages, chosen when sampling
     grid_every:int=0, # Steps between grids of samples; 0 for none
     max_skipped:int=100, # Bad steps in a row after which the run gives up
 ):
     "Train a network by Algorithm 1. Stop it, and the same line resumes."
     p = _changed(experiment, set, steps=steps, p_uncond=p_uncond, batch_size=batch_size,
                  micro_batch=micro_batch, lr=lr)                         # settings
-    how = dict(log_every=log_every, save_every=save_every,
-               keep=keep, max_skipped=max_skipped)
+    how = dict(log_every=log_every, save_minutes=save_minutes, save_every=save_every,
+               keep=keep, snapshot_every=snapshot_every, max_skipped=max_skipped)
     _sensible(p, seed, workers, grid_every, checkpoint, how)
-    on = _Machine(*pick(device, precision), compile, checkpoint)
+    on = _Machine(*pick(device, precision, processes), compile, checkpoint)
     run,source = Path(out or f'runs/{experiment}'),_source(experiment, data)
     p,images = _fitted(p, source)                                       # data
-    settings = run_settings(experiment, p, seed, images)
+    settings = run_settings(experiment, p, seed, images, emas)
     taken = steps_taken(run, settings)
     spread(processes, 'cfg_train', run)
     _announce(p, settings, on, taken)
     images = open_data(source, check=share()[0] == 0)
     with within_memory(ADVICE), stopping() as stop:
-        state = new_run(p, seed, on.place, checkpoint)                  # network
+        state = new_run(p, seed, on.place, checkpoint, emas)            # network
         how |= dict(model=_model(state.net, on), workers=_workers(workers, on))
         steps = learn(state, p, images, run, settings, seed=seed, stop=stop, **how)
         pace = _watch(steps, state, run, p, on, grid_every, taken)      # loop

@@ -15,11 +15,18 @@ from reprlib import repr as short
 import torch
 
 # %% ../nbs/08_sampling.ipynb #b68f5989
-from .checks import Refusal, real
+from .checks import Refusal, looked_at, real
 from .schedule import logsnr_grid
 from .forward import x_from_eps
 from .reverse import ancestral_step
 from .classifier_guidance import alike, classes, predict
+
+# %% ../nbs/08_sampling.ipynb #729cd415
+def _each(logsnr, z):
+    "The log-SNR of all images for each of them, (B,), in their precision."
+    if looked_at(logsnr):
+        return z.new_full((len(z),), logsnr.item())
+    return logsnr.to(z).expand(len(z))
 
 # %% ../nbs/08_sampling.ipynb #17963d14
 def denoise(
@@ -31,7 +38,7 @@ def denoise(
     clip=None, # Bound on the entries of x: 1. for images in [-1,1], None for no bound
 )->torch.Tensor: # x_tilde, (B,C,H,W)
     "What the model takes the image for: Algorithm 2, lines 3-4, and the clipping rule."
-    eps_tilde = predict(model, z, logsnr.to(z).expand(len(z)), c).to(z)
+    eps_tilde = predict(model, z, _each(logsnr, z), c).to(z)
     x_tilde = x_from_eps(z, eps_tilde, logsnr=logsnr)
     if clip is None:
         return x_tilde

@@ -50,7 +50,8 @@ def logsnr_of(
     if looked_at(u) and not ((u >= 0) & (u <= 1)).all():
         raise Refusal(f"u runs from {u.min()} to {u.max()}: it must be in [0,1]")
     logsnr = -2*(a*u + b).tan().log()
-    return logsnr.clamp(logsnr_min, logsnr_max)
+    logsnr = logsnr.clamp(logsnr_min, logsnr_max)
+    return torch.where(u == 1, logsnr_min, logsnr)   # no angle is that near to pi/2
 
 # %% ../nbs/01_schedule.ipynb #22a4a0a6
 def u_of(

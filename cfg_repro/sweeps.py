@@ -29,7 +29,8 @@ from .paper import TABLES, W, paper_rows
 from .presets import SAMPLING
 from .results import (Cell, as_text, average, claims, cost_report, interval,
                                provenance, table as side_by_side, write_csv, write_json)
-from .samples import load_guide, load_run, maker
+from .samples import (GRIDS, STEPS, check_guide, load_guide, load_run, maker,
+                               read_run)
 from .sets import ImageSet, open_data, write_set
 
 # %% ../nbs/33_sweeps.ipynb #9dc898d3
@@ -76,9 +77,11 @@ def held_row(
 def measure(
     cell:Cell, # What to sample
     run:tuple, # Its run: model and settings, from `load_run`
-    judge:Callable|None, # From `judging`; None where another process judges
+    judge:Callable, # From `judging`; processes that share the work share this as well
     out, # Directory of the sweep
     *,
+    step:str='ancestral', # One of `STEPS`
+    grid:str='paper', # One of `GRIDS`
     guide_by=None, # The noisy classifier that guides, where one does
     splits:int=10, # Parts of which IS is the mean
     batch_size:int=250, # Images at a time
@@ -89,14 +92,17 @@ def measure(
 ):
     "Sample and judge one cell; its row is left in parts/cells."
     samples = _samples(out, cell, keep)
-    make,settings = maker(*run, w=cell.w, T=cell.T, v=cell.v, seed=cell.seed,
-                          guide_by=guide_by, batch_size=batch_size, device=device)
+    make,settings = maker(*run, w=cell.w, T=cell.T, v=cell.v, seed=cell.seed, step=step,
+                          grid=grid, guide_by=guide_by, batch_size=batch_size,
+                          device=device)
     settings['precision'] = precision
     for _ in write_set(samples, make, cell.n, settings, shard_size, part=share()):
         pass
     wait(device)
-    if judge is not None:
-        found = judge(ImageSet(samples), splits=splits, batch_size=batch_size)
+    first = share()[0] == 0
+    images = ImageSet(samples, check=first)
+    found = judge(images, splits=splits, batch_size=batch_size)
+    if first:
         _row(out, cell).parent.mkdir(parents=True, exist_ok=True)
         write_record(_row(out, cell), asdict(cell) | found)
         if not keep:
@@ -180,27 +186,38 @@ def _rate(run, device, batch_size, calls=3):
     return batch_size/min(times[1:])
 
 def _announce(todo, run, device, batch_size, processes):
-    "Say once what is to do and what it costs, before other processes start."
+    "Say once what is to do and what it costs."
     rank,world = share()
-    if todo and rank == 0 and 1 in (processes,world):
+    if todo and rank == 0:
         rate = _rate(run, device, batch_size)
         print(f'to do: {cost_report(todo, rate, max(processes, world))}', flush=True)
 
 # %% ../nbs/33_sweeps.ipynb #12a7510f
-def _reference(reference, dry_run):
-    "Refuse what cannot be a reference, before any work."
+def _sensible(reference, dry_run, step, grid, **counts):
+    "Refuse what no sweep can be made with, before any work."
+    one_of(STEPS, step=step)
+    one_of(GRIDS, grid=grid)
+    at_least(1, **counts)
     if reference is None and not dry_run:
         raise Refusal("there is no --reference: it must be a set that cfg_prepare "
                       "made, digits, or statistics in an npz")
     if reference and not Path(reference).is_file():
         open_data(reference, check=False)
 
+def _guidance(guide_by, s):
+    "The kind of guidance, where a run of a classifier is none or fits."
+    if guide_by is None:
+        return 'free'
+    check_guide(guide_by, read_run(guide_by), s)
+    return 'classifier'
+
 def _make_floor(out, judge, reference, n, **how):
     "Leave the floor in parts; a file of statistics has no images, and no floor."
     own = {}
     if not Path(reference).is_file():
         own = floor(judge, open_data(reference, check=False), n, **how)
-    write_record(out/'parts'/'floor.json', own)
+    if share()[0] == 0:
+        write_record(out/'parts'/'floor.json', own)
 
 # %% ../nbs/33_sweeps.ipynb #cc7b79d5
 def _fill(cells, opened, judge_of, out, how, guide_by):
@@ -210,7 +227,7 @@ def _fill(cells, opened, judge_of, out, how, guide_by):
         if cell not in todo:     # a crash may have come between the row and this
             shutil.rmtree(_samples(out, cell), ignore_errors=True)
     needed = todo or held_record(out/'parts'/'floor.json') is None
-    judge = judge_of() if needed and share()[0] == 0 else None
+    judge = judge_of() if needed else None
     for cell in progress(todo, unit='cell'):
         measure(cell, opened[cell.run], judge, out, guide_by=guide_by, **how)
     return judge
@@ -225,10 +242,13 @@ def cfg_sweep(
     w:tuple[float,...]=W, # Values of w, separated by commas
     T:tuple[int,...]=None, # Values of T, separated by commas; the table's unless given
     v:float=None, # Exponent of the variance, in [0,1]; the table's unless given
+    step:str='ancestral', # How a step is taken; see cfg_sample
+    grid:str='paper', # The log-SNRs of the steps; see cfg_sample
     n:int=50_000, # Images a cell
     guide_by:str=None, # Directory of a run of a noisy classifier, which then guides
     classifier:str=None, # As for cfg_evaluate
     fit_steps:int=4000, # As for cfg_evaluate
+    fit_on:str=None, # As for cfg_evaluate
     weights:str=None, # As for cfg_evaluate
     transform:str='', # As for cfg_evaluate
     splits:int=10, # Parts of which IS is the mean
@@ -237,39 +257,40 @@ def cfg_sweep(
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
     compile:bool=False, # Compile the network, where there is a compiler; meant for GPUs
-    processes:int=1, # Processes that share the sampling, one a GPU
+    processes:int=1, # Processes that share sampling and judging, one a GPU
     keep:bool=False, # Keep the samples of every cell, in samples
     dry_run:bool=False, # Say what it would cost, at the rate measured here, and stop
 ):
     "Sample and evaluate every cell of a table. Stop it, and the same line resumes."
     # settings
-    at_least(1, splits=splits, shard_size=shard_size)
-    at_least(1, batch_size=batch_size, processes=processes)
-    _reference(reference, dry_run)
-    place,bf16 = pick(device, precision)
-    out = Path(out or f'runs/table{table}')
-    # networks
-    opened = [load_run(run, place, bf16, compile) for run in runs]
-    settings = [s for _,s in opened]
-    guide = load_guide(guide_by, settings[0], place, bf16) if guide_by else None
-    kind = 'classifier' if guide_by else 'free'
+    _sensible(reference, dry_run, step, grid, splits=splits, shard_size=shard_size,
+              batch_size=batch_size, processes=processes)
+    place,bf16 = pick(device, precision, processes)
+    out,settings = Path(out or f'runs/table{table}'),[read_run(run) for run in runs]
+    kind = _guidance(guide_by, settings[0])
     cells = sweep_cells(settings, table, ws=w, Ts=T, v=v, n=n, guidance=kind)
     todo = [c for c in cells if held_row(out, c) is None]
+    if not dry_run:
+        spread(processes, 'cfg_sweep', out)
+    # networks
+    opened = [load_run(run, place, bf16, compile) for run in runs]
+    guide = load_guide(guide_by, settings[0], place, bf16) if guide_by else None
     _announce(todo, opened[0], place, batch_size, processes)
     if dry_run:
         return
     # cells
-    about = dict(table=table, preset=settings[0]['preset'], v=v, n=n,
-                 reference=str(reference), classifier=classifier, transform=transform,
-                 splits=splits, precision='bfloat16' if bf16 else 'float32',
-                 guide_by=guide_by, weights=[s['weights'] for s in settings])
-    spread(processes, 'cfg_sweep', out)
+    about = dict(table=table, preset=settings[0]['preset'], v=v, n=n, step=step,
+                 grid=grid, reference=str(reference), classifier=classifier,
+                 fit_on=fit_on, transform=transform, splits=splits, guide_by=guide_by,
+                 precision='bfloat16' if bf16 else 'float32',
+                 weights=[s['weights'] for s in settings])
     first = share()[0] == 0
     judged = dict(splits=splits, batch_size=batch_size)
-    how = judged | dict(shard_size=shard_size, device=place,
+    how = judged | dict(step=step, grid=grid, shard_size=shard_size, device=place,
                         precision=about['precision'], keep=keep)
     judge_of = partial(judging, reference, classifier=classifier, fit_steps=fit_steps,
-                       weights=weights, transform=transform, device=place)
+                       fit_on=fit_on, weights=weights, transform=transform,
+                       device=place)
     with locked(out) if first else nullcontext():
         if first:
             begin(out, about)

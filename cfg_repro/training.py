@@ -11,7 +11,8 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 # %% ../nbs/21_training.ipynb #51435210
 import numpy as np
@@ -21,10 +22,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/21_training.ipynb #a1b1c4eb
 from .checks import Refusal, check_seed, known, obey, real, whole
+from .data import from_uint8
 from .forward import diffuse
 from .objective import drop_class, eps_loss, stratified_u
 from .schedule import logsnr_of
@@ -66,15 +68,25 @@ class Draws:
     start:int # First step
     stop:int # One past the last step
     part:tuple=(0,1) # (k, m): of m processes that share each batch, this is number k
+    piece:int|None=None # Images at a time; all of the step's unless given
+
+    @property
+    def pieces(self)->list: # Of slices of this process's rows
+        "How its rows of a batch are cut."
+        k,m = self.part
+        n = len(range(k, self.batch_size, m))
+        size = self.piece or n
+        return [slice(i, i+size) for i in range(0, n, size)]
 
     def __len__(self):
-        return max(0, self.stop-self.start)
+        return max(0, self.stop-self.start)*len(self.pieces)
 
     def __iter__(self):
         k,m = self.part
         for step in range(self.start, self.stop):
             g = step_generator(self.seed, step)
-            yield torch.randint(self.n, (self.batch_size,), generator=g)[k::m]
+            rows = torch.randint(self.n, (self.batch_size,), generator=g)[k::m]
+            yield from (rows[piece] for piece in self.pieces)
 
 # %% ../nbs/21_training.ipynb #fd948f74
 RULES = dict(
@@ -105,20 +117,26 @@ class TrainState:
     skipped:float=0. # Of these, those without a finite gradient, which change nothing
     in_a_row:float=0. # Bad steps up to now, without a good one in between
     first:float=math.nan # Loss of the first step: what it costs to know nothing
+    also:dict=field(default_factory=dict) # Decay -> another average with that decay
 
     def __post_init__(self):
         # listed once: to look for them takes as long as to average them
         self.averaged = [*self.ema.module.parameters()]
+        self.others = {d: [*ema.module.parameters()] for d,ema in self.also.items()}
 
 # %% ../nbs/21_training.ipynb #207f9860
 def new_state(
     net:nn.Module, # A fresh network, on the device where it is to be trained
     weight_decay:float=0., # AdamW's weight decay, 0 or more
+    emas:tuple=(), # Decays of further averages, each in [0,1)
 )->TrainState: # At step 0
-    "A run that is about to start: the average begins as a copy of the network."
+    "A run that is about to start: the averages begin as copies of the network."
     _obey(weight_decay=weight_decay)
+    for decay in emas:
+        obey({'emas': RULES['ema_decay']}, dict(emas=decay))
     opt = torch.optim.AdamW(net.parameters(), weight_decay=weight_decay, fused=True)
-    return TrainState(net, AveragedModel(net).eval(), opt)
+    also = {float(decay): AveragedModel(net).eval() for decay in emas}
+    return TrainState(net, AveragedModel(net).eval(), opt, also=also)
 
 # %% ../nbs/21_training.ipynb #aea682c5
 def ema_decay_at(
@@ -147,60 +165,94 @@ def _sensible(data, batch_size, model, seed):
         raise Refusal(f"{m} processes share this run: "
                       "`model` must be the network as accelerate prepared it")
 
+# %% ../nbs/21_training.ipynb #3d2284bf
+class _Carried(Dataset):
+    "A data set as it travels."
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, idx):
+        return getattr(self.data, 'raw', self.data.__getitem__)(idx)
+
+def _arrived(x, c, n_classes, device):
+    "Images and their labels, looked at and put where they are wanted, as numbers."
+    c = known(c, n_classes-1)
+    x,c = (t.to(device, non_blocking=True) for t in (x,c))
+    return from_uint8(x) if x.dtype == torch.uint8 else x, c
+
 # %% ../nbs/21_training.ipynb #7c0350c3
 def _undisturbed(worker):
     "For a process that reads ahead: the terminal's Ctrl-C is not for it."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT,signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 def _reader(data, draws, workers, device):
-    "Batches of a data set, read ahead by `workers` processes."
-    return DataLoader(data, sampler=draws, batch_size=None, num_workers=workers,
-                      pin_memory=device.type == 'cuda', worker_init_fn=_undisturbed)
-
-def _arrived(x, c, n_classes, device):
-    "Images and their labels, looked at and put where they are wanted."
-    c = known(c, n_classes-1)
-    return x.to(device, non_blocking=True),c.to(device, non_blocking=True)
+    "Pieces of the batches of a data set, read ahead by `workers` processes."
+    how = dict(pin_memory=device.type == 'cuda', worker_init_fn=_undisturbed)
+    return DataLoader(_Carried(data), sampler=draws, batch_size=None,
+                      num_workers=workers, **how)
 
 # %% ../nbs/21_training.ipynb #5f7ad460
-def _dropped(c, p_uncond, null, ours, batch_size, g):
-    "Line 3 for our labels, drawn for the whole batch."
-    everyone = c.new_zeros(batch_size)
-    everyone[ours] = c
-    return drop_class(everyone, p_uncond, null=null, generator=g)[ours]
+def _on_cpu(g):
+    "A generator on the CPU: this one, or of a seed that follows from its."
+    if g.device.type == 'cpu':
+        return g
+    return torch.Generator().manual_seed(_mixed(g.initial_seed()))
 
-def _mirrored(x, ours, batch_size, g):
-    "Half of the images, from the right."
-    u = torch.rand(batch_size, 1, 1, 1, generator=g, device=g.device)[ours]
-    return torch.where(u < 0.5, x.flip(3), x)
+# %% ../nbs/21_training.ipynb #fa2e42c0
+def _drawn(shape, p_uncond, flip, ours, g):
+    "Lines 3 to 5 for our rows: whose label is dropped, log-SNR, noise, who is turned."
+    n,device = shape[0],g.device
+    nobody = torch.zeros(n, dtype=torch.long, device=device)
+    dropped = drop_class(nobody, p_uncond, null=1, generator=g) == 1          # line 3
+    logsnr = logsnr_of(stratified_u(n, _on_cpu(g))).float()                   # line 4
+    logsnr = logsnr.to(device, non_blocking=True)
+    eps = torch.randn(shape, generator=g, device=device)                      # line 5
+    turned = torch.rand(n, generator=g, device=device) < 0.5 if flip else nobody > 0
+    return [t[ours] for t in (dropped, logsnr, eps, turned)]
+
+def _piece(x, c, dropped, logsnr, eps, turned, *, null):
+    "What the network is to see: images and labels, their log-SNR and noise."
+    x = torch.where(turned[:,None,None,None], x.flip(3), x)
+    return x,c.masked_fill(dropped, null),logsnr,eps
 
 # %% ../nbs/21_training.ipynb #433d3915
-def _gradient(model, loss, batch, micro_batch, scale, stop):
-    "Add up the gradients of `scale` times the loss, piece by piece. The loss, ()."
-    pieces = list(zip(*(t.split(micro_batch or len(t)) for t in batch)))
+def _gradient(model, loss, pieces, n, scale, stop):
+    "Add up the gradients of `scale` times the loss over n pieces. The loss, ()."
     alone = getattr(model, 'no_sync', nullcontext)   # processes exchange gradients once
     total = 0.
     for i,(x,c,logsnr,eps) in enumerate(pieces, 1):
-        with nullcontext() if i == len(pieces) else alone():
+        with nullcontext() if i == n else alone():
             value = loss(model, x, c, logsnr=logsnr, eps=eps).sum()*scale     # line 6
             value.backward()                                                  # line 7
         total = total + value.detach()
-        if i < len(pieces) and stop():
+        if i < n and stop():
             return None
     return total
 
 # %% ../nbs/21_training.ipynb #82b227d1
 @torch.no_grad()
-def _average(state, weights, ema_decay):
-    "Move the average towards the weights; the first step copies them."
-    if state.step == 0:
-        torch._foreach_copy_(state.averaged, weights)
+def _average(step, averaged, weights, ema_decay):
+    "Move an average towards the weights; the first step copies them."
+    if step == 0:
+        torch._foreach_copy_(averaged, weights)
     else:
-        move = get_ema_multi_avg_fn(ema_decay_at(state.step, ema_decay))
-        move(state.averaged, weights, None)
-    state.ema.n_averaged += 1
+        move = get_ema_multi_avg_fn(ema_decay_at(step, ema_decay))
+        move(averaged, weights, None)
 
+def _averages(state, weights, ema_decay):
+    "Move all averages, each by its own decay."
+    _average(state.step, state.averaged, weights, ema_decay)
+    for decay,averaged in state.others.items():
+        _average(state.step, averaged, weights, decay)
+    for ema in (state.ema, *state.also.values()):
+        ema.n_averaged += 1
+
+# %% ../nbs/21_training.ipynb #388683a3
 def _update(state, lr, ema_decay, grad_clip):
     "AdamW's step and the average's, from gradients that are ready. Their norm, ()."
     (group,) = state.opt.param_groups
@@ -212,7 +264,7 @@ def _update(state, lr, ema_decay, grad_clip):
     state.opt.grad_scale,state.opt.found_inf = None,(~norm.isfinite()).float()
     state.opt.step()
     state.opt.zero_grad()
-    _average(state, weights, ema_decay)
+    _averages(state, weights, ema_decay)
     return norm
 
 # %% ../nbs/21_training.ipynb #0b982ef3
@@ -261,20 +313,18 @@ def train(
     _obey(**{name: value for name,value in locals().items() if name in RULES})
     _sensible(data, batch_size, model, seed)
     (k,m),net,device = processes(),state.net,next(state.net.parameters()).device
-    ours,model = slice(k, None, m),net if model is None else model
-    draws = Draws(len(data), batch_size, seed, state.step, steps, (k,m))
-    for x,c in _reader(data, draws, workers, device):                         # line 2
-        x,c = _arrived(x, c, net.n_classes, device)
-        g = step_generator(seed, state.step, device)
-        c = _dropped(c, p_uncond, net.n_classes, ours, batch_size, g)         # line 3
-        logsnr = logsnr_of(stratified_u(batch_size, g)).float()[ours]         # line 4
-        shape = batch_size,*x.shape[1:]
-        eps = torch.randn(shape, generator=g, device=device)[ours]            # line 5
-        x = _mirrored(x, ours, batch_size, g) if flip else x
+    ours,model,null = slice(k, None, m),net if model is None else model,net.n_classes
+    draws = Draws(len(data), batch_size, seed, state.step, steps, (k,m), micro_batch)
+    carried,n = iter(_reader(data, draws, workers, device)),len(draws.pieces)
+    for first in carried:                                                     # line 2
+        g,shape = step_generator(seed, state.step, device),first[0].shape[1:]
+        drawn = _drawn((batch_size,*shape), p_uncond, flip, ours, g)     # lines 3-5
+        arrived = chain([first], islice(carried, n-1))
+        pieces = (_piece(*_arrived(x, c, null, device), *[t[rows] for t in drawn],
+                         null=null) for rows,(x,c) in zip(draws.pieces, arrived))
         net.train()
         with seeded(_mixed(seed, state.step, k+1), device):             # for dropout
-            batch = x,c,logsnr,eps
-            value = _gradient(model, loss, batch, micro_batch, m/batch_size, stop)
+            value = _gradient(model, loss, pieces, n, m/batch_size, stop)     # line 6
         if value is None:
             return state.opt.zero_grad()
         yield _step(state, value, lr, warmup, ema_decay, grad_clip)           # line 7

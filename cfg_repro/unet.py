@@ -80,13 +80,24 @@ class Normalized(torch.autograd.Function):
 class GroupNorm(nn.GroupNorm):
     "Group normalisation of (B,C,H,W), then FiLM if any: scales and shifts, (B,2C)."
     def forward(self, x, film=None):
-        if x.dtype is torch.bfloat16 and not torch.compiler.is_compiling():
+        rough = x.dtype is torch.bfloat16 and not torch.compiler.is_compiling()
+        if rough and x.device.type == 'cpu':
             return self.by_hand(x, film)
-        x = torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        x = self.rough(x) if rough else self.plain(x, self.weight, self.bias)
         if film is None:
             return x
         scale,shift = film.chunk(2, dim=1)                              # (B,C) each
         return torch.addcmul(spread(shift), x, spread(1+scale))
+
+    def plain(self, x, weight, bias):
+        return torch.group_norm(x, self.num_groups, weight, bias, self.eps)
+
+    def rough(self, x):
+        weight,bias = (p.to(x.dtype) for p in (self.weight, self.bias))
+        if self.weight.dtype is x.dtype:
+            return self.plain(x, weight, bias)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.plain(x, weight, bias)
 
     def by_hand(self, x, film):
         s,t = self.weight,self.bias                                     # (C,) each

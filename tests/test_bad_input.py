@@ -25,7 +25,8 @@ from cfg_repro.hardware import pick, spread
 from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
 from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
-from cfg_repro.prepare import adm_resize, cfg_prepare, downsampled_npz, prepare
+from cfg_repro.archives import downsampled_npz, fetched, idx_folder
+from cfg_repro.prepare import adm_resize, cfg_prepare, prepare
 from cfg_repro.presets import preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
@@ -239,6 +240,10 @@ FUNCTIONS = {
     'holds images of 8x8: size is 16': lambda d: next(prepare('digits', d/'o', size=16)),
     'n is 5: only glyphs': lambda d: next(prepare('digits', d/'o', size=8, n=5)),
     'prepare: n is 0: it must be a whole number': lambda d: next(prepare('glyphs', d/'o', size=8, n=0)),
+    "split is 'val'": lambda d: next(prepare('digits', d/'o', split='val')),
+    "split is 'test': digits has no parts": lambda d: next(prepare('digits', d/'o', split='test')),
+    'word is': lambda d: fetched('mnist'),
+    'idx3-ubyte is missing': lambda d: idx_folder(d),
     'workers is 0': lambda d: next(prepare('digits', d/'o', size=8, workers=0)),
     'prepare: shard_size is 0': lambda d: next(prepare('digits', d/'o', size=8, shard_size=0)),
     'an image is 2001x2: no side may be 1000 times the other': lambda d: adm_resize(Image.new('L', (2001, 2)), 8),
@@ -252,7 +257,7 @@ FUNCTIONS = {
         lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.zeros(3, int))),
     'labels (2,)': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8), labels=np.ones(2, int))),
     'it must hold data and labels': lambda d: downsampled_npz(npz(d, data=np.zeros((3, 48), np.uint8))),
-    'd holds no npz of training images': lambda d: downsampled_npz(d),
+    'd holds no npz of images for training': lambda d: downsampled_npz(d),
     'downsampled_npz: d holds no images':
         lambda d: downsampled_npz(npz(d, data=np.zeros((0, 48), np.uint8), labels=np.ones(0, int))),
     # the network
@@ -484,7 +489,7 @@ COMMANDS = [
     (sampled(guide_by='run'), 'run holds no noisy classifier, so it cannot guide'),
     # cfg_evaluate
     (evaluated(reference=None), 'there is no --reference'), (evaluated(reference='nowhere'), 'nowhere is not a set'),
-    (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut is not finished'),
+    (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut/shard-00000.safetensors is damaged'),
     (evaluated(reference='cut'), 'cut/shard-00000.safetensors is damaged'), (evaluated(splits=0), 'splits is 0'),
     (evaluated(splits=71), 'splits is 71: there are 70 images'), (evaluated(groups=1), 'groups is 1'),
     (evaluated(groups=-2), 'groups is -2'), (evaluated(groups=71), 'groups is 71'), (evaluated(batch_size=0), 'batch_size is 0'),

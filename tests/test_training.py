@@ -211,7 +211,8 @@ def test_expected_memory(kind, n, micro_batch, checkpoint, bf16, factor):
 def test_too_large_a_batch(tmp_path, size):
     told = sentence(*line, '--batch_size', size, cwd=tmp_path)
     assert told == ('cfg_train: there is not enough memory: '
-                    'take the batch in smaller pieces by --micro_batch, or a smaller --batch_size')
+                    'take the batch in smaller pieces by --micro_batch, '
+                    'compute features twice by --checkpoint, or take a smaller --batch_size')
 
 
 LITTLE = """
@@ -219,7 +220,7 @@ import resource, sys
 import cfg_repro.runs
 from pathlib import Path
 used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used+2**29, used+2**29))
+resource.setrlimit(resource.RLIMIT_AS, (used+3*2**28, used+3*2**28))
 sys.argv = ['cfg_train', *sys.argv[1:]]
 cfg_repro.runs.cfg_train.console()
 """
