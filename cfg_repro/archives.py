@@ -190,10 +190,10 @@ def _fashion(folder, split):
     "The rows of a folder of idx files; with names where the folder's name says which."
     from torchvision.datasets import FashionMNIST
     images,labels = idx_folder(folder, split)
-    settings = dict(n_classes=int(labels.max())+1, transform='')
     if 'fashion' in str(Path(folder).resolve()).lower():
-        settings |= dict(classes=FashionMNIST.classes)
-    return rows_of(images, labels, **settings)
+        names = FashionMNIST.classes
+        return rows_of(images, labels, n_classes=10, transform='', classes=names)
+    return rows_of(images, labels, n_classes=int(labels.max())+1, transform='')
 
 # %% ../nbs/15_archives.ipynb #ff9d9bac
 def small_rows(
@@ -212,6 +212,6 @@ def small_rows(
         return _fashion(folder, split)
     if (folder/'cifar-10-batches-py').is_dir():
         return cifar10(folder, split)
-    if any(folder.glob('*train*.npz')):
+    if any(folder.glob('*train*.npz')) or any(folder.glob('*val*.npz')):
         return downsampled_npz(folder, split)
     return None

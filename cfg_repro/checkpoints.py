@@ -14,10 +14,10 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 # %% ../nbs/24_checkpoints.ipynb #da99e362
@@ -418,30 +418,29 @@ def check_times(
 # %% ../nbs/24_checkpoints.ipynb #3e912b61
 class _Behind:
     "Does one thing at a time behind a run; what goes wrong there is raised in the run."
-    pool,job = None,None
+    def __init__(self):
+        self.pool = ThreadPoolExecutor(1)     # its thread starts when it is used
+        self.job = None
+
     def begin(self, job, *args):
         "Begin a thing, when the one before is done."
         self.wait()
-        self.pool = self.pool or ThreadPool(1)       # a thread, which ends with us
-        self.job = self.pool.apply_async(job, args)
+        self.job = self.pool.submit(job, *args)
 
     def wait(self):
         "Go on when the thing is done; raise what went wrong."
         job,self.job = self.job,None
         if job:
-            job.get()
+            job.result()
 
     def check(self):
         "Raise what went wrong, if it did."
-        if self.job and self.job.ready():
+        if self.job and self.job.done():
             self.wait()
 
     def close(self):
         "Go on when the thing is done, well or not."
-        if self.job:
-            self.job.wait()
-        if self.pool:
-            self.pool.terminate()
+        self.pool.shutdown()
 
 # %% ../nbs/24_checkpoints.ipynb #f1aa5a36
 def _passed(step, before, every):

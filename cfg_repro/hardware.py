@@ -299,7 +299,7 @@ def compiles(
     return True
 
 # %% ../nbs/23_hardware.ipynb #ee2e1be3
-class Kept(nn.Module):
+class Copied(nn.Module):
     "A network whose outputs nobody writes over."
     def __init__(self, net):
         super().__init__()
@@ -321,7 +321,7 @@ def prepared(
     if compile and net.training:
         model = torch.compile(model)
     elif compile:                      # CUDA graphs, for sampling
-        model = Kept(torch.compile(model, mode='reduce-overhead'))
+        model = Copied(torch.compile(model, mode='reduce-overhead'))
     return accelerator.prepare_model(model) if accelerator else model
 
 # %% ../nbs/23_hardware.ipynb #4874d22e

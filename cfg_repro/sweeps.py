@@ -23,15 +23,15 @@ import torch
 from .checks import Refusal, at_least, obey, one_of
 from .console import command, progress, share
 from .files import held_record, locked, read_record, write_record
-from .hardware import pick, spread, wait
-from .judge import judging
+from .hardware import pick, spread
+from .judge import judging, lesson, made_and_judged
 from .paper import TABLES, W, paper_rows
 from .presets import SAMPLING
 from .results import (Cell, as_text, average, claims, cost_report, interval,
                                provenance, table as side_by_side, write_csv, write_json)
 from .samples import (GRIDS, STEPS, check_guide, load_guide, load_run, maker,
                                read_run)
-from .sets import ImageSet, open_data, write_set
+from .sets import open_data
 
 # %% ../nbs/33_sweeps.ipynb #9dc898d3
 def sweep_cells(
@@ -96,18 +96,12 @@ def measure(
                           grid=grid, guide_by=guide_by, batch_size=batch_size,
                           device=device)
     settings['precision'] = precision
-    for _ in write_set(samples, make, cell.n, settings, shard_size, part=share()):
-        pass
-    wait(device)
-    first = share()[0] == 0
-    images = ImageSet(samples, check=first)
-    found = judge(images, splits=splits, batch_size=batch_size)
-    if first:
+    def record(found):
         _row(out, cell).parent.mkdir(parents=True, exist_ok=True)
         write_record(_row(out, cell), asdict(cell) | found)
-        if not keep:
-            shutil.rmtree(samples)
-    wait(device)
+    made_and_judged(samples, make, settings, cell.n, judge, record,
+                    shard_size=shard_size, keep=keep, device=device, splits=splits,
+                    batch_size=batch_size)
 
 # %% ../nbs/33_sweeps.ipynb #c433bcd5
 def floor(
@@ -193,8 +187,9 @@ def _announce(todo, run, device, batch_size, processes):
         print(f'to do: {cost_report(todo, rate, max(processes, world))}', flush=True)
 
 # %% ../nbs/33_sweeps.ipynb #12a7510f
-def _sensible(reference, dry_run, step, grid, **counts):
+def _sensible(reference, dry_run, step, grid, classifier, fit_on, **counts):
     "Refuse what no sweep can be made with, before any work."
+    lesson(classifier, fit_on)
     one_of(STEPS, step=step)
     one_of(GRIDS, grid=grid)
     at_least(1, **counts)
@@ -263,8 +258,8 @@ def cfg_sweep(
 ):
     "Sample and evaluate every cell of a table. Stop it, and the same line resumes."
     # settings
-    _sensible(reference, dry_run, step, grid, splits=splits, shard_size=shard_size,
-              batch_size=batch_size, processes=processes)
+    _sensible(reference, dry_run, step, grid, classifier, fit_on, splits=splits,
+              shard_size=shard_size, batch_size=batch_size, processes=processes)
     place,bf16 = pick(device, precision, processes)
     out,settings = Path(out or f'runs/table{table}'),[read_run(run) for run in runs]
     kind = _guidance(guide_by, settings[0])

@@ -475,7 +475,7 @@ def test_what_is_compiled_for_what(monkeypatch):
     learning, sampling = small().train(), small().eval()
     assert hardware.prepared(learning, compile=True) is learning and modes == ['default']
     kept = hardware.prepared(sampling, compile=True)
-    assert isinstance(kept, hardware.Kept) and kept.net is sampling and modes[1:] == ['reduce-overhead']
+    assert isinstance(kept, hardware.Copied) and kept.net is sampling and modes[1:] == ['reduce-overhead']
     assert hardware.prepared(learning) is learning and hardware.prepared(sampling) is sampling and len(modes) == 2
 
 

@@ -130,11 +130,12 @@ def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, wh
     results = dict(judging=lambda images, **how: dict(fd=1.), load_run=(model, settings), load_guide='a guide', measure=None,
                    read_run=settings, check_guide=None)
     judged, opened, guides, measured, _, _ = (spied(monkeypatch, sweeps, name, result) for name, result in results.items())
+    own = dict(classifier='x.safetensors') if option == 'fit_on' else {}
     with pytest.raises(Refusal, match='is missing'):               # there are no rows: nobody measured
-        cfg_sweep([str(lab/'a')], reference='digits', out=str(tmp_path), w=(1.,), T=(2,), n=70, device='cpu', **{option: value})
+        cfg_sweep([str(lab/'a')], reference='digits', out=str(tmp_path), w=(1.,), T=(2,), n=70, device='cpu', **{option: value} | own)
     (args, kwargs), = measured
     if where == 'measure': assert kwargs[option] == value and args[0] == sweeps.Cell(0, 'free', 0.1, 0, 1., 2, 0.3, 70)
-    if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, fit_on=None, weights=None, transform='', device=torch.device('cpu')), **{option: value}))]
+    if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, fit_on=None, weights=None, transform='', device=torch.device('cpu')) | own, **{option: value}))]
     if option == 'compile': assert opened == [((str(lab/'a'), torch.device('cpu'), False, True), {})]
     if (option, where) == ('precision', 'load_run'): assert opened == [((str(lab/'a'), torch.device('cpu'), True, False), {})]
     if option == 'guide_by':
