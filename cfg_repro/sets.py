@@ -217,12 +217,13 @@ def open_data(
 # %% ../nbs/14_sets.ipynb #4f36ce2c
 def about(
     data, # A data set
-)->dict: # source, shape, n, n_classes, transform, fingerprint
+)->dict: # source, shape, n, n_classes, transform, fingerprint; classes, where known
     "What runs and samples note of the data that they come from."
     said = dict(source='', n_classes='', transform='') | data.settings
+    names = {key: said[key] for key in ('classes',) if key in said}
     return dict(source=said['source'], shape=list(data.shape), n=len(data),
                 n_classes=said['n_classes'], transform=said['transform'],
-                fingerprint=data.fingerprint)
+                fingerprint=data.fingerprint) | names
 
 # %% ../nbs/14_sets.ipynb #c2907ee7
 def teachable(

@@ -441,7 +441,7 @@ def placed(
     device, # Where it will run
 )->nn.Module: # The same network there
     "A network on a device, in the memory order that is fastest there."
-    last = torch.device(device).type != 'cpu' or net.channels >= 32
+    last = torch.device(device).type != 'cpu' or net.channels >= 16
     order = torch.channels_last if last else torch.contiguous_format
     return net.to(device, memory_format=order)
 
