@@ -38,21 +38,35 @@ from .hardware import exact, wait
 from .training import new_state, seeded, train
 from .unet import load_weights
 
+# %% ../nbs/31_evaluate.ipynb #c7a1e0d4
+def _convolution(inputs, outputs, stride=1):
+    "A convolution and its rectifier."
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1),nn.ReLU()
+
+def _averaged(width):
+    "Features of a small image: averages over it."
+    return *_convolution(64, width),nn.AdaptiveAvgPool2d(1),nn.Flatten()
+
+def _mapped(width):
+    "Features of a larger image, of what is where in it."
+    return (*_convolution(64, 64, 2), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+            nn.Linear(64*4*4, width), nn.ReLU())
+
 # %% ../nbs/31_evaluate.ipynb #f034d29e
 class Classifier(nn.Module):
     "A small convolutional classifier of images, in the place of Inception."
-    width = 64 # Number of its pooled features
+    width = 64 # Number of its features
     def __init__(self,
         in_channels:int, # Channels of the images
         n_classes:int, # Number of classes
+        size:int=16, # Height and width of the images; above 16 features know of places
     ):
         super().__init__()
         self.in_channels,self.n_classes = in_channels,n_classes
+        features = _mapped if size > 16 else _averaged
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, 32, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1, stride=2), nn.ReLU(),
-            nn.Conv2d(64, self.width, 3, padding=1), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            *_convolution(in_channels, 32), *_convolution(32, 64, 2),
+            *features(self.width))
         self.head = nn.Linear(self.width, n_classes)
 
     def forward(self,
@@ -76,7 +90,7 @@ def fit_classifier(
         return F.cross_entropy(net(x), c, reduction='none')
     x,_ = data[torch.tensor([0])]
     with seeded(seed):
-        net = Classifier(x.shape[1], n_classes)
+        net = Classifier(x.shape[1], n_classes, x.shape[-1])
     state = new_state(net.to(device), weight_decay=0.05)
     taken = train(state, data, steps=steps, batch_size=64, lr=3e-3, warmup=50,
                   p_uncond=0., seed=seed, loss=loss)
@@ -118,7 +132,8 @@ def read_classifier(
         if notes.get('sha256') != _sealed(weights, about):
             raise ValueError('what it holds is not what its hash says')
         channels,classes = weights['body.0.weight'].shape[1],len(weights['head.bias'])
-        classifier = Classifier(channels, classes)
+        size = 28 if 'body.8.weight' in weights else 8     # either side of 16
+        classifier = Classifier(channels, classes, size)
         load_weights(classifier, weights)
     classifier.about = about
     return classifier.eval()

@@ -24,6 +24,7 @@ from .checks import Refusal, at_least, obey, one_of
 from .console import command, progress, share
 from .files import held_record, locked, read_record, write_record
 from .hardware import pick, spread
+from .evaluate import check_asked
 from .judge import judging, lesson, made_and_judged
 from .paper import TABLES, W, paper_rows
 from .presets import SAMPLING
@@ -84,6 +85,7 @@ def measure(
     grid:str='paper', # One of `GRIDS`
     guide_by=None, # The noisy classifier that guides, where one does
     splits:int=10, # Parts of which IS is the mean
+    groups:int=0, # Groups for the standard error of FD, by the jackknife; 0 for none
     batch_size:int=250, # Images at a time
     shard_size:int=250, # Images a file; processes share files
     device='cpu', # Where the model is
@@ -101,14 +103,14 @@ def measure(
         write_record(_row(out, cell), asdict(cell) | found)
     made_and_judged(samples, make, settings, cell.n, judge, record,
                     shard_size=shard_size, keep=keep, device=device, splits=splits,
-                    batch_size=batch_size)
+                    groups=groups, batch_size=batch_size)
 
 # %% ../nbs/33_sweeps.ipynb #c433bcd5
 def floor(
     judge:Callable, # From `judging`
     data, # The reference, a data set
     n:int, # Images a cell
-    **how, # `splits`, `batch_size`
+    **how, # `splits`, `groups`, `batch_size`
 )->dict: # Their `fd`, and how many they were
     "Judge a random part of the reference as samples; 0 where it is the whole."
     some = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:n]
@@ -247,6 +249,7 @@ def cfg_sweep(
     weights:str=None, # As for cfg_evaluate
     transform:str='', # As for cfg_evaluate
     splits:int=10, # Parts of which IS is the mean
+    groups:int=0, # Groups for the standard error of FD, by the jackknife; 0 for none
     batch_size:int=250, # Images at a time
     shard_size:int=250, # Images a file; processes share files
     device:str=None, # cpu or cuda; cuda where there is one unless given
@@ -264,6 +267,7 @@ def cfg_sweep(
     out,settings = Path(out or f'runs/table{table}'),[read_run(run) for run in runs]
     kind = _guidance(guide_by, settings[0])
     cells = sweep_cells(settings, table, ws=w, Ts=T, v=v, n=n, guidance=kind)
+    check_asked(n, splits=splits, groups=groups, batch_size=batch_size)
     todo = [c for c in cells if held_row(out, c) is None]
     if not dry_run:
         spread(processes, 'cfg_sweep', out)
@@ -276,11 +280,11 @@ def cfg_sweep(
     # cells
     about = dict(table=table, preset=settings[0]['preset'], v=v, n=n, step=step,
                  grid=grid, reference=str(reference), classifier=classifier,
-                 fit_on=fit_on, transform=transform, splits=splits, guide_by=guide_by,
-                 precision='bfloat16' if bf16 else 'float32',
+                 fit_on=fit_on, transform=transform, splits=splits, groups=groups,
+                 guide_by=guide_by, precision='bfloat16' if bf16 else 'float32',
                  weights=[s['weights'] for s in settings])
     first = share()[0] == 0
-    judged = dict(splits=splits, batch_size=batch_size)
+    judged = dict(splits=splits, groups=groups, batch_size=batch_size)
     how = judged | dict(step=step, grid=grid, shard_size=shard_size, device=place,
                         precision=about['precision'], keep=keep)
     judge_of = partial(judging, reference, classifier=classifier, fit_steps=fit_steps,

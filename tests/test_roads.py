@@ -1,6 +1,7 @@
 "The road from an option to a number is one, and the number at its end is right: sweeps and the main job, held against the road by hand."
 import dataclasses, json
 from itertools import combinations
+import numpy as np
 import pytest
 import torch
 import by_hand
@@ -93,6 +94,19 @@ def test_a_sweep_by_another_sampler(lab):
     assert differ([plain, expected])
 
 
+def test_the_error_of_a_sweep(lab):
+    "By the jackknife: what a distance is without each of five groups of images, recomputed."
+    (row,) = sweep(lab, 'a', 'error', w=(1.,), T=(4,), groups=5)
+    images, look = by_hand.images(lab/'a', N, w=1., T=4, v=0.3, seed=0), by_hand.judge(lab/'own.safetensors')
+    shuffled = np.random.RandomState(2020).permutation(N)              # torch-fidelity's
+    groups = [shuffled[18*k:18*k+18] for k in range(5)]
+    without = [by_hand.row(images[np.setdiff1d(shuffled, group)], real, look)['fd'] for group in groups]
+    assert row['fd_se'] == pytest.approx(np.sqrt(4/5*sum((fd-np.mean(without))**2 for fd in without)), rel=2e-2)
+    with pytest.raises(Refusal, match='groups 5, not 0'): sweep(lab, 'a', 'error', w=(1.,), T=(4,))
+    for groups, words in ((1, 'groups is 1'), (N+1, f'groups is {N+1}: there are {N} images')):
+        with pytest.raises(Refusal, match=words): sweep(lab, 'a', 'never', w=(1.,), T=(4,), groups=groups)
+
+
 def test_the_floor(lab):
     "Of as many real images as a cell has, or of all there are."
     sweep(lab, 'a', 'few', w=(0.,), T=(2,), n=75)
@@ -121,7 +135,7 @@ def spied(monkeypatch, module, name, result=None):
 
 @pytest.mark.parametrize('option, value, where', [
     ('step', 'ddim', 'measure'), ('grid', 'even', 'measure'), ('fit_on', 'digits', 'judging'),
-    ('splits', 3, 'measure'), ('batch_size', 7, 'measure'), ('shard_size', 9, 'measure'), ('keep', True, 'measure'), ('precision', 'bfloat16', 'measure'),
+    ('splits', 3, 'measure'), ('groups', 5, 'measure'), ('batch_size', 7, 'measure'), ('shard_size', 9, 'measure'), ('keep', True, 'measure'), ('precision', 'bfloat16', 'measure'),
     ('classifier', 'x.safetensors', 'judging'), ('fit_steps', 77, 'judging'), ('weights', 'w.pth', 'judging'), ('transform', 'adm', 'judging'),
     ('compile', True, 'load_run'), ('precision', 'bfloat16', 'load_run'), ('guide_by', 'noisy', 'load_guide')])
 def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, where):
