@@ -108,11 +108,11 @@ def measure(
 # %% ../nbs/33_sweeps.ipynb #c433bcd5
 def floor(
     judge:Callable, # From `judging`
-    data, # The reference, a data set
+    data, # Real images, a data set; the reference where there are no others
     n:int, # Images a cell
     **how, # `splits`, `groups`, `batch_size`
 )->dict: # Their `fd`, and how many they were
-    "Judge a random part of the reference as samples; 0 where it is the whole."
+    "Judge some real images as samples; 0 where they are the whole reference."
     some = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:n]
     return dict(fd=judge(data.bytes(some), **how)['fd'], n=len(some))
 
@@ -162,8 +162,9 @@ def _report(rows, number, out, about, distance):
     if len(shown) > 1:
         lines += [as_text(claims(means, t.column)), '']
     if own:
-        some = f"{own['n']:,} of the reference's own images"
-        lines += [f"{distance} of {some}: {own['fd']:.2f}"]
+        where = about['fit_on']
+        kind = f'real images of {where}' if where else "of the reference's own images"
+        lines += [f"{distance} of {own['n']:,} {kind}: {own['fd']:.2f}"]
     return '\n'.join([*lines, f'{out}: cells.csv, table{number}.csv, provenance.json'])
 
 # %% ../nbs/33_sweeps.ipynb #72882ab1
@@ -208,11 +209,11 @@ def _guidance(guide_by, s):
     check_guide(guide_by, read_run(guide_by), s)
     return 'classifier'
 
-def _make_floor(out, judge, reference, n, **how):
+def _make_floor(out, judge, real, n, **how):
     "Leave the floor in parts; a file of statistics has no images, and no floor."
     own = {}
-    if not Path(reference).is_file():
-        own = floor(judge, open_data(reference, check=False), n, **how)
+    if not Path(real).is_file():
+        own = floor(judge, open_data(real, check=False), n, **how)
     if share()[0] == 0:
         write_record(out/'parts'/'floor.json', own)
 
@@ -295,7 +296,7 @@ def cfg_sweep(
             begin(out, about)
         judge = _fill(cells, opened, judge_of, out, how, guide)
         if judge:
-            _make_floor(out, judge, reference, n, **judged)
+            _make_floor(out, judge, fit_on or reference, n, **judged)
         if first:
             rows = [read_record(_row(out, c)) for c in cells]
             print(_report(rows, table, out, about, 'FD' if classifier else 'FID'))

@@ -15,7 +15,7 @@ from cfg_repro.presets import DIGITS, preset
 from cfg_repro.results import read_csv
 from cfg_repro.runs import cfg_train
 from cfg_repro.samples import cfg_sample
-from cfg_repro.sets import ImageSet
+from cfg_repro.sets import ImageSet, write_set
 from cfg_repro.sweeps import cfg_sweep
 from cfg_repro.training import new_state, seeded, train
 from cfg_repro.unet import NoisyClassifier, UNet
@@ -114,6 +114,19 @@ def test_the_floor(lab):
     some = torch.randperm(1797, generator=torch.Generator().manual_seed(0))[:75]
     assert found['n'] == 75 and found['fd'] == pytest.approx(by_hand.row(real[some], real, by_hand.judge(lab/'own.safetensors'))['fd'], rel=1e-4)
     assert json.loads((lab/'few'/'provenance.json').read_text())['floor'] == found['fd']
+
+
+def test_the_floor_beside_another_set(lab, tmp_path):
+    "Where the judge learnt from the first digits, real images are of these, and the reference is the last."
+    for name, idx in (('first', torch.arange(900)), ('last', torch.arange(900, 1797))):
+        batch = dict(images=digits().bytes(idx), labels=digits().labels[idx])
+        for _ in write_set(tmp_path/name, lambda i: [batch], len(idx), dict(n_classes=10, transform='')): pass
+    both = dict(reference=str(tmp_path/'last'), fit_on=str(tmp_path/'first'), classifier=str(tmp_path/'own.safetensors'))
+    (row,) = sweep(lab, 'a', 'beside', w=(0.,), T=(2,), n=75, **both)
+    some, look = torch.randperm(900, generator=torch.Generator().manual_seed(0))[:75], by_hand.judge(tmp_path/'own.safetensors')
+    expected = by_hand.row(real[:900][some], real[900:], look)
+    assert read_record(lab/'beside'/'parts'/'floor.json')['fd'] == pytest.approx(expected['fd'], rel=1e-4)
+    same(row, by_hand.row(by_hand.images(lab/'a', 75, w=0., T=2, v=0.3, seed=0), real[900:], look))
 
 
 def test_the_judge_is_not_fitted_on_what_it_is_held_against(lab):

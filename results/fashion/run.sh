@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The paper's tables on Fashion-MNIST, on a CPU or a GPU. Run it again after any interruption: what is finished is
+# kept, here beside this file: the networks that were trained, the judge, and each row of each table.
+# One part alone: bash results/fashion/run.sh table1    (networks, calls, table1, table2, guides)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+here=$(realpath --relative-to=. "${OUT:-$here}")
+work=${WORK:-runs/fashion}
+source=${SOURCE:-fashion-mnist}      # downloaded; or a folder with the four files
+read -ra device <<<"${DEVICE:-}"     # such as: --device cuda --compile
+parts=${*:-networks table1 calls table2 guides}
+
+for split in train test; do
+  [ -e "$work/$split/set.json" ] || cfg_prepare "$source" "$work/$split" --split $split
+done
+judged=(--reference "$work/test" --fit_on "$work/train" --classifier "$here/judge.safetensors"
+        --fit_steps "${FIT:-9000}" --splits 1 --groups 10)
+few=(--step dpmpp_2m --grid even --T "${T:-8}")
+ws=${W:-0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1,2,3,4}
+
+# Networks: trained in $work, and left here as weights with what there is to know of them.
+network() {    # name, preset, and options of cfg_train
+  local name=$1 preset=$2
+  [ -e "$here/$name/config.json" ] && return
+  cfg_train "$preset" --data "$work/train" --out "$work/$name" --log_every 50 "${@:3}" "${device[@]}"
+  cp "$work/$name/provenance.json" "$here/train-$name.json"
+  cp "$work/$name/log.jsonl" "$here/log-$name.jsonl"
+  cfg_export "$work/$name" "$here/$name"
+}
+read -ra more <<<"${MORE:-}"         # for a trial: --steps 3
+for p in 0.1 0.5 0.2; do
+  network p$p "${PRESET:-fashion}" --p_uncond $p "${more[@]}"
+done
+for part in $parts; do
+  case $part in
+    networks) ;;
+    table1)    # the paper's Table 1, by few calls; a directory for each network
+      for p in 0.1 0.5 0.2; do
+        cfg_sweep "$here/p$p" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" --out "$here/table1/p$p" "${device[@]}"
+      done ;;
+    calls)     # that few calls are enough: the paper's sampler at its T, beside them
+      cfg_sweep "$here/p0.1" "${judged[@]}" --w 0,1,3 --T "${LONG:-256}" --n "${SOME:-500}" --out "$here/calls-long" "${device[@]}"
+      cfg_sweep "$here/p0.1" "${judged[@]}" "${few[@]}" --w 0,1,3 --n "${SOME:-500}" --out "$here/calls-few" "${device[@]}" ;;
+    table2)    # the paper's Table 2: its sampler, from few steps to many
+      cfg_sweep "$here/p0.1" "${judged[@]}" --table 2 --v 0.3 --w 0,0.5,1,2,4 --T "${TS:-8,16,64,256}" --n "${SOME:-500}" \
+        --out "$here/table2" "${device[@]}" ;;
+    guides)    # guidance by a noisy classifier, by the same sampler
+      network classifier "${GUIDE:-fashion_classifier}" "${more[@]}"
+      cfg_sweep "$here/p0.1" "${judged[@]}" "${few[@]}" --guide_by "$here/classifier" --w "$ws" --n "${SOME:-500}" \
+        --out "$here/guides" "${device[@]}" ;;
+    *) echo "$part is no part: networks, table1, calls, table2, guides" >&2; exit 2 ;;
+  esac
+done
+echo done
