@@ -279,6 +279,7 @@ def _count(state, loss, norm):
     state.step += 1
     state.skipped = state.skipped + skipped.float()
     state.in_a_row = (state.in_a_row + 1)*bad.float()
+
 def _step(state, value, lr, warmup, ema_decay, grad_clip):
     "Take a step: its loss, the mean over processes, the norm of its gradient, and lr."
     rate = lr*min(1, (state.step+1)/max(1, warmup))
