@@ -26,8 +26,8 @@ import torch.distributed as dist
 
 # %% ../nbs/24_checkpoints.ipynb #18d963c9
 from .checks import Refusal, at_least, obey, real, whole
-from .files import (file_hash, locked, read_record, read_tensors, write_file,
-                             write_record)
+from .files import (file_hash, intact, locked, read_record, read_tensors,
+                             write_file, write_record)
 from .hardware import finished
 from .training import TrainState, processes, train
 from .unet import load_weights
@@ -192,13 +192,6 @@ def save_snapshot(
     return path
 
 # %% ../nbs/24_checkpoints.ipynb #fae23b3c
-def _intact(path, names):
-    "Refuse a checkpoint of which one of these files is not what was written."
-    hashes = read_record(path/'manifest.json')
-    for name in names:
-        if file_hash(path/name) != hashes.get(name):
-            raise Refusal(f"{path/name} is damaged: its hash is not the manifest's")
-
 def _understood(saved, path):
     "Refuse a record that this version does not understand."
     version = saved.get('format', 1)
@@ -212,12 +205,12 @@ def _understood(saved, path):
 # %% ../nbs/24_checkpoints.ipynb #1039eed3
 def read_checkpoint(
     path, # A checkpoint's directory
-    *names:str, # Which of `net`, `ema`, `opt`, and others' like `ema-0.999`
+    *names:str, # Which of `net`, `ema`, `opt`, others like `ema-0.999`; an export's `model`
 )->tuple: # The dictionary of state.json, then a dictionary of tensors for each name
     "Read parts of a checkpoint, after checking their files against the manifest."
     path = Path(path)
     files = [path/f'{name}.safetensors' for name in names]
-    _intact(path, ['state.json', *(f.name for f in files)])
+    intact(path, 'state.json', *(f.name for f in files))
     saved = read_record(path/'state.json')
     _understood(saved, path)
     return saved, *map(read_tensors, files)
