@@ -205,7 +205,7 @@ def _understood(saved, path):
 # %% ../nbs/24_checkpoints.ipynb #1039eed3
 def read_checkpoint(
     path, # A checkpoint's directory
-    *names:str, # Which of `net`, `ema`, `opt`, others like `ema-0.999`; an export's `model`
+    *names:str, # Of `net`, `ema`, `opt`, others like `ema-0.999`; an export's `model`
 )->tuple: # The dictionary of state.json, then a dictionary of tensors for each name
     "Read parts of a checkpoint, after checking their files against the manifest."
     path = Path(path)

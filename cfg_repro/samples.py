@@ -24,7 +24,7 @@ from .checkpoints import last_checkpoint, read_checkpoint
 from .checks import Refusal, at_least, check_seed, obey, one_of, real
 from .classifier_guidance import classifier_guided
 from .console import command, progress, share
-from .files import (held_record, locked, read_record, write_manifest,
+from .files import (held_record, intact, locked, read_record, write_manifest,
                              write_record)
 from .generate import balanced_labels, generate, random_labels
 from .guidance import guided
@@ -120,6 +120,8 @@ def load_run(
     return prepared(net, bf16=bf16, compile=compile and compiles(device)), s
 
 # %% ../nbs/30_samples.ipynb #e17a90c5
+EXPORT = 'config.json','model.safetensors','state.json'
+
 def _there(out, weights):
     "Whether an export with these weights is there; anything else is refused."
     if not out.exists() or out.is_dir() and not any(out.iterdir()):
@@ -138,7 +140,7 @@ def _place(net, saved, out):
             shutil.rmtree(new, ignore_errors=True)
             net.save_pretrained(new)
             write_record(new/'state.json', saved)
-            write_manifest(new, 'config.json', 'model.safetensors', 'state.json')
+            write_manifest(new, *EXPORT)
             new.rename(out)
         finally:
             shutil.rmtree(beside)
@@ -150,14 +152,14 @@ def cfg_export(
     out:str, # Directory of the export; made if missing
     ema:float=None, # Decay of one of --emas; the run's own average unless given
 ):
-    "Put the average of a run's weights in a directory by itself, to be taken elsewhere."
+    "Put the average of a run's weights in a directory by itself, to take elsewhere."
     path,place = _newest(run),Path(out).resolve()
     net,s = load_run(path, ema=ema)
     (saved,) = read_checkpoint(path)
     own = saved.get('ema', s.get('ema_decay'))
     saved['ema'] = own if ema is None else ema
     if _there(place, s['weights']):
-        load_run(place)
+        intact(place, *EXPORT)
         print(f"{out} is there already, and whole")
         return
     _place(net, saved, place)

@@ -353,15 +353,15 @@ def load_weights(
     net.load_state_dict(weights, assign=assign)
 
 # %% ../nbs/20_unet.ipynb #0e7b5c94
-def as_json(value):
+def _as_json(value):
     "An argument as JSON has it."
     if isinstance(value, (tuple,list)):
-        return [as_json(v) for v in value]
+        return [_as_json(v) for v in value]
     if whole(value):
         return int(value)
     return float(value) if real(value) else value
 
-def own_directory(folder):
+def _own_directory(folder):
     "A directory, made if missing, and refused if it holds more than a network."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -372,7 +372,8 @@ def own_directory(folder):
                       "of its own")
     return folder
 
-def read_config(path):
+# %% ../nbs/20_unet.ipynb #7ae4d06f
+def _read_config(path):
     "The arguments of a network, from a file of a page at most."
     with reading(path), open(path, 'rb') as f:
         found = json.loads(f.read(2**14))
@@ -380,19 +381,19 @@ def read_config(path):
             raise ValueError('it holds no dictionary')
     return found
 
-def read_network(folder):
+def _read_network(folder):
     "The arguments and the weights that a directory holds."
     names = 'config.json','model.safetensors'
     if (folder/'manifest.json').exists():
         intact(folder, *names)
     config,weights = (folder/name for name in names)
-    return read_config(config), read_tensors(weights)
+    return _read_config(config), read_tensors(weights)
 
 # %% ../nbs/20_unet.ipynb #b3a9164e
 N = TypeVar('N', bound='Network')
 
 @contextmanager
-def belonging(folder, cls):
+def _belonging(folder, cls):
     "Inside, what makes no network of a class is a refusal."
     try:
         yield
@@ -400,7 +401,7 @@ def belonging(folder, cls):
         reason = ' '.join(str(e).split())[:200]
         raise Refusal(f"{folder} holds no {cls.__name__} ({reason})") from e
 
-def filled(cls, config, weights):
+def _filled(cls, config, weights):
     "A network of a class, whose weights are these tensors, in their precision."
     with torch.device('meta'):
         net = cls(**config)
@@ -418,13 +419,13 @@ class Network(nn.Module):
     ):
         super().__init__()
         names = given.keys() - {'self','__class__'}
-        self.config = {name: as_json(given[name]) for name in given if name in names}
+        self.config = {k: _as_json(given[k]) for k in given if k in names}
 
     def save_pretrained(self,
         folder, # Directory of its own; made if missing
     ):
         "Write config.json, model.safetensors and a manifest of both."
-        folder = own_directory(folder)
+        folder = _own_directory(folder)
         weights = {k: v.cpu().contiguous() for k,v in self.state_dict().items()}
         write_file(folder/'model.safetensors', save(weights))
         write_file(folder/'config.json', json.dumps(self.config, indent=1).encode())
@@ -435,9 +436,9 @@ class Network(nn.Module):
         folder, # Directory that `save_pretrained` wrote, or one with the same files
     )->N: # In evaluation mode, on the CPU
         "Read a network; refused where a file is not what was written, or does not fit."
-        config,weights = read_network(Path(folder))
-        with belonging(folder, cls):
-            return filled(cls, config, weights).eval()
+        config,weights = _read_network(Path(folder))
+        with _belonging(folder, cls):
+            return _filled(cls, config, weights).eval()
 
 # %% ../nbs/20_unet.ipynb #16e3a147
 def listed(values):

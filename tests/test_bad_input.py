@@ -1,5 +1,5 @@
 "What makes no sense is refused in one sentence that names the value, and nothing is touched: every public function, every command."
-import math, os, shutil
+import json, math, os, shutil
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from cfg_repro.data import Glyphs, MemorySet, digits, draw_glyph, from_uint8, to
 from cfg_repro.digits import cfg_digits
 from cfg_repro.evaluate import Classifier, Statistics, check_images, evaluate, fit_classifier, inception_weights
 from cfg_repro.evaluate import load_statistics, make_extractor, save_statistics
-from cfg_repro.files import file_hash, read_record, write_record
+from cfg_repro.files import file_hash, intact, read_record, write_manifest, write_record
 from cfg_repro.forward import diffuse, eps_from_score, eps_from_x, score_from_eps, transition, x_from_eps
 from cfg_repro.generate import balanced_labels, generate, image_noise, random_labels
 from cfg_repro.guidance import guide, guided, implicit_classifier_grad
@@ -31,7 +31,7 @@ from cfg_repro.presets import preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.runs import cfg_train
-from cfg_repro.samples import cfg_sample, load_guide, load_run, maker
+from cfg_repro.samples import cfg_export, cfg_sample, load_guide, load_run, maker
 from cfg_repro.sampling import denoise, sample
 from cfg_repro.schedule import angles, logsnr_density, logsnr_grid, logsnr_of, u_of
 from cfg_repro.sets import ImageSet, open_data, teachable, write_set
@@ -69,6 +69,11 @@ def of_format(folder, path, version):
     hashes = read_record(path/'manifest.json')
     write_record(path/'manifest.json', hashes | {'state.json': file_hash(path/'state.json')})
     return path
+def of_config(folder, **changes):
+    "A network in a directory, with other arguments beside its weights."
+    net().save_pretrained(folder); (folder/'manifest.json').unlink()
+    (folder/'config.json').write_text(json.dumps(net().config | changes))
+    return folder
 def a_set(folder, settings=dict(n_classes=3), **batch):
     batch = dict(images=zeros(4, 1, 8, 8, dtype=torch.uint8), labels=tensor([0, 1, 2, 0])) | batch
     for _ in write_set(folder/'set', lambda indices: [batch], 4, settings): pass
@@ -335,6 +340,17 @@ FUNCTIONS = {
     'is a checkpoint of format 1: this version of the package reads format 2':
         lambda d: read_checkpoint(of_format(d, save_checkpoint(new_state(net()), d, {}), None)),
     'is a checkpoint of format 3': lambda d: read_checkpoint(of_format(d, save_checkpoint(new_state(net()), d, {}), 3)),
+    'a.txt is damaged: its hash is not the manifest\'s':
+        lambda d: (wrote(d/'a.txt'), write_manifest(d, 'a.txt'), (d/'a.txt').write_text('yours'), intact(d, 'a.txt')),
+    'intact: manifest.json is missing': lambda d: intact(d, 'a.txt'),
+    # a network in a directory
+    'from_pretrained: config.json is missing': lambda d: UNet.from_pretrained(d/'nowhere'),
+    'd holds notes: a network needs a directory of its own': lambda d: (wrote(d/'notes'), net().save_pretrained(d)),
+    'd holds no UNet (channels is 7': lambda d: UNet.from_pretrained(of_config(d, channels=7)),
+    "d holds no UNet (UNet.__init__() got an unexpected keyword argument 'hue'": lambda d: UNet.from_pretrained(of_config(d, hue=7)),
+    'd holds no UNet (these are weights of another network': lambda d: UNet.from_pretrained(of_config(d, n_classes=7)),
+    'd holds no NoisyClassifier (': lambda d: NoisyClassifier.from_pretrained(of_config(d)),
+    'mult is (1, 1, 1': lambda d: UNet(2**40, 3, mult=(1,)*33),
     'processes is 0: it must': lambda d: spread(0, 'cfg_train', d),
     'processes is 3: several need a terminal': lambda d: spread(3, 'cfg_train', d),
     # generation
@@ -473,6 +489,11 @@ COMMANDS = [
     (trained(set=['T=1']), 'T is 1'), (trained(set=['v=2']), 'v is 2'), (trained(set=['dropout=1']), 'dropout is 1'), (trained(set=['mult=[]']), 'mult is []'), (trained(set=['n_classes=3']), 'the data has 10 classes'), (trained(set=['ema_decay=1']), 'ema_decay is 1'),
     (trained(out='a_file'), 'a_file'), (trained(out='run', seed=7), 'trained with another seed'), (trained(out='run', lr=.1), 'trained with another lr'), (trained(out='run', batch_size=7), 'trained with another batch_size'), (trained(out='foreign'), 'trained with another preset, seed'),
     (trained('tiny', data='letters', out='run'), 'trained with another preset'), (trained('tiny', data='more_letters', out='tiny'), 'trained with another data'), (trained('tiny', data='letters', out='tiny', p_uncond=.5), 'trained with another p_uncond'),
+    # cfg_export
+    ((cfg_export, ('nowhere', 'new'), {}), 'nowhere holds no checkpoint'), ((cfg_export, ('letters', 'new'), {}), 'letters holds no checkpoint'),
+    ((cfg_export, ('foreign', 'new'), {}), 'cfg_train makes those that can'), ((cfg_export, ('run', 'new'), dict(ema=0.5)), 'ema is 0.5: beside its own average'),
+    ((cfg_export, ('run', 'letters'), {}), 'letters holds something else: export to another directory'), ((cfg_export, ('run', 'tiny'), {}), 'tiny holds something else'),
+    ((cfg_export, ('run', 'a_file'), {}), 'a_file'),
     # cfg_sample
     ((cfg_sample, ('nowhere',), {}), 'nowhere holds no checkpoint'),
     ((cfg_sample, ('letters',), {}), 'letters holds no checkpoint'),

@@ -1,4 +1,4 @@
-"The five commands from a terminal, end to end on a small set shaped like ImageNet: JPEGs in class folders, a few of them broken."
+"The commands from a terminal, end to end on a small set shaped like ImageNet: JPEGs in class folders, a few of them broken."
 import csv, json, os, signal, subprocess, sys, time
 from pathlib import Path
 from unittest.mock import patch
@@ -112,6 +112,17 @@ def test_evaluation(lab):
     assert "by 'area', the reference by 'adm'" in run(*adms, cwd=lab, code=2)
     huge = ['cfg_evaluate', 'some', '--reference', 'data', '--batch_size', 99999999999, '--out', 'huge.json', *words]
     assert run(*huge, cwd=lab).startswith('100 images: FD ')
+
+
+def test_export(lab):
+    "What a run has learnt, in a directory that is then taken in its place."
+    text = run('cfg_export', 'runs/p0.1', 'deep/learnt', cwd=lab)
+    assert text.startswith('deep/learnt: ') and text.endswith(' parameters, an average of decay 0.9999, from step 20 of runs/p0.1\n')
+    assert run('cfg_export', 'runs/p0.1', 'deep/learnt', cwd=lab) == 'deep/learnt is there already, and whole\n'
+    for name in ('runs/p0.1', 'deep/learnt'): run('cfg_sample', name, '--n', 10, '--w', 1, '--out', f'by/{name}', *on_cpu, cwd=lab)
+    one, two = (ImageSet(lab/'by'/name, check=True) for name in ('runs/p0.1', 'deep/learnt'))
+    assert one.fingerprint == two.fingerprint and torch.equal(one.bytes(torch.arange(10)), two.bytes(torch.arange(10)))
+    assert 'runs holds something else: export to another directory' in run('cfg_export', 'runs/p0.1', 'runs', cwd=lab, code=2)
 
 
 def test_sweep(lab):

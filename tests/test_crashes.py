@@ -14,7 +14,7 @@ from cfg_repro.files import locked, write_file
 from cfg_repro.judge import cfg_evaluate
 from cfg_repro.prepare import cfg_prepare, prepare
 from cfg_repro.runs import cfg_train
-from cfg_repro.samples import cfg_sample
+from cfg_repro.samples import cfg_export, cfg_sample
 from cfg_repro.sets import ImageSet, write_set
 from cfg_repro.sweeps import cfg_sweep
 from cfg_repro.training import new_state
@@ -228,6 +228,20 @@ def test_generation(runner, tmp_path, trained):
     assert runner.do(cfg_sample, str(trained), out=str(tmp_path/'whole'), **how)
     runner.harassed(cfg_sample, str(trained), out=str(tmp_path/'killed'), **how, inside=str(tmp_path/'killed'), most=16, check=unchanged(tmp_path/'killed'))
     assert contents(tmp_path/'killed') == contents(tmp_path/'whole')
+
+
+def test_every_operation_of_an_export(runner, tmp_path, trained):
+    "Killed at each file that it touches in turn: nothing is there, or all of it; and the same line leaves that and nothing else."
+    assert runner.do(cfg_export, str(trained), str(tmp_path/'whole'))
+    for at in range(1, 100):
+        folder = tmp_path/f'{at}'; folder.mkdir()
+        over, out = runner.do(cfg_export, str(trained), str(folder/'out'), inside=str(folder), at=at), folder/'out'
+        assert not out.exists() or contents(out) == contents(tmp_path/'whole')
+        assert runner.do(cfg_export, str(trained), str(out))
+        assert contents(out) == contents(tmp_path/'whole') and [p.name for p in folder.iterdir() if p.name != '.out.saving' or over] == ['out']
+        if over: break
+    assert over and at > 15
+    print(f'{runner.kills} kills')
 
 
 def prepare_glyphs(dest): list(prepare('glyphs', dest, size=8, n=305, shard_size=50))

@@ -1,5 +1,5 @@
 "Nothing is silently wrong and nothing is run: a damaged or hostile file ends in a refusal or in the right result, before it can cost memory."
-import ast, gzip, io, os, pickle, random, resource, signal, struct, tarfile, zipfile, zlib
+import ast, gzip, io, json, os, pickle, random, resource, signal, struct, tarfile, zipfile, zlib
 from contextlib import contextmanager
 from hashlib import sha256
 from multiprocessing import get_context
@@ -19,7 +19,7 @@ from cfg_repro.archives import cifar10, downsampled_npz, idx_file
 from cfg_repro.prepare import FORMATS, Entry, area_resize, open_image, prepare, unreadable
 from cfg_repro.presets import fitting, preset
 from cfg_repro.runs import run_settings
-from cfg_repro.samples import load_run
+from cfg_repro.samples import cfg_export, load_run
 from cfg_repro.sets import ImageSet, write_set
 from cfg_repro.training import new_state
 from cfg_repro.unet import UNet
@@ -38,6 +38,17 @@ def trained(folder):
     p, net = fitting(preset('digits'), digits()), dict(size=8, n_classes=10, in_channels=1, channels=4, mult=[1], blocks=1, attention=[], head_channels=4, groups=2)
     state, settings = fresh(), run_settings('digits', p, 0, digits()) | dict(net=net)
     for _ in train_run(state, digits(), folder, settings, steps=2, batch_size=8): pass
+    return folder
+
+
+def write_network(folder):
+    fresh().net.save_pretrained(folder)
+    return folder
+
+
+def export(folder):
+    "An export of a run of two steps."
+    cfg_export(trained(folder.with_name('exported')), folder)
     return folder
 
 
@@ -85,6 +96,17 @@ def whole_run(run):
     return [about, state.step, state.skipped, state.net.state_dict(), state.ema.module.state_dict(), state.opt.state_dict()['state'], net.state_dict()]
 
 
+def whole_network(folder):
+    net = UNet.from_pretrained(folder)
+    return [net.config, net.state_dict()]
+
+
+def whole_export(folder):
+    "By both of its roads."
+    net, about = load_run(folder)
+    return [about, net.config, net.state_dict(), *whole_network(folder)]
+
+
 def whole_set(folder):
     s = ImageSet(folder)
     return [s.settings, s.fingerprint, s.bytes(torch.arange(len(s))), s.labels]
@@ -102,7 +124,8 @@ def whole_npz(folder):
     return [*take(np.arange(4)), labels]
 
 
-READERS = dict(checkpoint=(trained, whole_run), shards=(write_shards, whole_set), statistics=(write_statistics, lambda path: vars(load_statistics(path))),
+SEALED = 'checkpoint', 'network', 'export'          # by a manifest
+READERS = dict(checkpoint=(trained, whole_run), network=(write_network, whole_network), export=(export, whole_export), shards=(write_shards, whole_set), statistics=(write_statistics, lambda path: vars(load_statistics(path))),
                moments=(write_moments, lambda path: vars(load_statistics(path)) | dict(fingerprint='')), npz=(write_npz, whole_npz), idx=(write_idx, idx_file),
                classifier=(write_classifier, lambda path: [read_classifier(path).state_dict(), read_classifier(path).about]), record=(write_row, read_record))
 
@@ -127,7 +150,7 @@ def at_most(seconds):
 
 
 def test_damage(tmp_path):
-    "A bit flipped or an end cut off, in any file of every kind, 800 times: refused in a sentence that names the place, or read as if nothing were."
+    "A bit flipped or an end cut off, in any file of every kind, 1000 times: refused in a sentence that names the place, or read as if nothing were."
     tried = {}
     for number, (kind, (write, read)) in enumerate(READERS.items()):
         place = write(tmp_path/kind); right = copy_of(read(place))
@@ -146,7 +169,7 @@ def test_damage(tmp_path):
             path.write_bytes(good)
         tried[kind] = ends
     print(tried)
-    assert sum(sum(ends.values()) for ends in tried.values()) == 800 and all(ends['refused'] > 30 for ends in tried.values())
+    assert sum(sum(ends.values()) for ends in tried.values()) == 1000 and all(ends['refused'] > 30 for ends in tried.values())
 
 
 def spoiled(good, draw):
@@ -260,10 +283,10 @@ def test_bombs(tmp_path, kind, monkeypatch):
         for path in sorted(p for p in place.rglob('*') if p.is_file() and p.name not in ('.lock', 'log.jsonl')) if place.is_dir() else [place]:
             good = path.read_bytes(); path.write_bytes(data)
             is_refused(lambda: read(place))
-            if name == 'checkpoint' and path.name != 'manifest.json': resealed(place); is_refused(lambda: read(place))
+            if name in SEALED and path.name != 'manifest.json': resealed(place); is_refused(lambda: read(place))
             if name == 'shards' and path.suffix == '.safetensors': path.with_suffix('.sha256').write_text(sha256(data).hexdigest()); is_refused(lambda: read(place))
             path.write_bytes(good)
-            if name == 'checkpoint': resealed(place)
+            if name in SEALED: resealed(place)
             if name == 'shards' and path.suffix == '.safetensors': path.with_suffix('.sha256').write_text(sha256(good).hexdigest())
         read(place)
     # Inception's weights: given, and in the cache
@@ -369,6 +392,15 @@ def sealed_run(folder, **net):
     return run
 
 
+def wrote(path, data): path.write_bytes(data); return path
+
+
+def configured(folder, config):
+    "A network without a manifest, and with another config."
+    write_network(folder); (folder/'manifest.json').unlink(); config.rename(folder/'config.json')
+    return folder
+
+
 def grown_weights(path):
     "A torch file whose tensors, once unpacked, are a thousand times as large."
     out = io.BytesIO(); torch.save(dict(a=torch.zeros(2**28, dtype=torch.uint8)), out)
@@ -395,6 +427,10 @@ LARGE = {
     'tar with a name of 64 GiB': (lambda d: tar(d/'a.tar', b'L', 2**33-1), lambda path: list(prepare(path, path.parent/'out', size=8, workers=1))),
     'tar with a pax header of 8 GiB': (lambda d: tar(d/'a.tar', b'x', 2**33-1), lambda path: list(prepare(path, path.parent/'out', size=8, workers=1))),
     'run that asks for a network of a terabyte': (lambda d: sealed_run(d/'run', channels=200_000), load_run),
+    'network with a config of 64 GiB': (lambda d: configured(d/'a', sparse(d/'config.json', b'{"a": "')), UNet.from_pretrained),
+    'network with a config of many brackets': (lambda d: configured(d/'a', wrote(d/'config.json', b'['*10_000)), UNet.from_pretrained),
+    'network of a terabyte': (lambda d: configured(d/'a', wrote(d/'config.json', json.dumps(fresh().net.config | dict(channels=200_000)).encode())), UNet.from_pretrained),
+    'network of a thousand levels': (lambda d: configured(d/'a', wrote(d/'config.json', json.dumps(fresh().net.config | dict(mult=[1]*1000, blocks=64, size=2**1000)).encode())), UNet.from_pretrained),
     'run that asks for a million classes': (lambda d: sealed_run(d/'run', n_classes=10**9), load_run),
 }
 IMAGES = {
