@@ -397,7 +397,7 @@ def _belonging(folder, cls):
     "Inside, what makes no network of a class is a refusal."
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, OverflowError) as e:
+    except (TypeError, ValueError, RuntimeError) as e:
         reason = ' '.join(str(e).split())[:200]
         raise Refusal(f"{folder} holds no {cls.__name__} ({reason})") from e
 
