@@ -322,8 +322,8 @@ def test_a_disk_that_is_full_leaves_nothing(lab, tmp_path):
 
 def test_here_is_a_place_too(lab, tmp_path, monkeypatch):
     (tmp_path/'here').mkdir(); monkeypatch.chdir(tmp_path/'here')
-    exported(lab, 'run', tmp_path/'there'); said(cfg_export, '../there', '../beside')
-    assert hashes(tmp_path/'beside') == hashes(tmp_path/'there') and sorted(os.listdir(tmp_path)) == ['beside', 'here', 'there']
+    exported(lab, 'run', tmp_path/'there'); said(cfg_export, '../there', '.')
+    assert hashes(tmp_path/'here') == hashes(tmp_path/'there') and sorted(os.listdir(tmp_path)) == ['here', 'there']
 
 
 def test_networks_of_an_export_are_those_of_the_preset(lab): assert UNet.from_pretrained(lab/'export').config.items() >= {k: list(v) if isinstance(v, tuple) else v for k, v in DIGITS.items()}.items()
