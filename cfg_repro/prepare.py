@@ -234,7 +234,7 @@ def _of_folder(root):
 def class_folders(
     root, # Holds pictures, or a folder for each class, such as ImageNet's train
 )->tuple: # Entries, and the names of the classes in order: those of the folders, sorted
-    "The images of a folder of class folders; of a folder of pictures, which is a class."
+    "The images of a folder of class folders, or of pictures, which are one class."
     found,names,_ = _of_folder(root)
     return found,names
 
@@ -470,7 +470,9 @@ def _sensible(size, resize, n, source, split, fit):
     if source not in WORDS and not Path(source).exists():
         raise Refusal(f"{source} does not exist")
 
-def _planned(source, size, resize='area', n=None, split='train', fit='crop', grey=False):
+# %% ../nbs/16_prepare.ipynb #fa2c1210
+def _planned(source, size, resize='area', n=None, split='train', fit='crop',
+             grey=False):
     "What there is to prepare, or a refusal."
     _sensible(size, resize, n, source, split, fit)
     about = dict(source=source if source in WORDS else Path(source).resolve().name)
@@ -674,4 +676,5 @@ def cfg_prepare(
     print(f"{dest}: {images} of {size}x{size} in {classes}, {len(bad)} left out")
     _complete(dest, data)
     if plan.entries and _colourless(data):
-        print("all of it is grey: --grey makes one channel of the three", file=sys.stderr)
+        print("all of it is grey: --grey makes one channel of the three",
+              file=sys.stderr)
