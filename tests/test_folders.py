@@ -498,8 +498,9 @@ def test_most_are_smaller(tmp_path):
     assert remarks[-1] == ('most pictures are smaller, about 28x28, and are enlarged; '
                            '--size 28 leaves them as they are')
     assert ImageSet(tmp_path/'64').shape == (3, 64, 64)
-    _, remarks, _ = spoken(tmp_path/'in', tmp_path/'28', size=28)
-    assert len(remarks) == 1 and 'smaller' not in remarks[0]
+    for size, fit in ((28, 'crop'), (30, 'pad')):       # of 28x30 one side fits each
+        _, remarks, _ = spoken(tmp_path/'in', tmp_path/fit, size=size, fit=fit)
+        assert len(remarks) == 1 and 'smaller' not in remarks[0]
 
 
 # Grey
@@ -524,7 +525,7 @@ def test_grey(tmp_path):
 def test_all_of_it_is_grey(tmp_path):
     "That is said where three channels are made, and one pixel of colour is enough."
     words = 'all of it is grey: --grey makes one channel of the three'
-    for k in range(3):
+    for k in range(120):                        # more than are looked at in one go
         flat(tmp_path/'in'/f'{k}.png', (k, k, k))
     assert spoken(tmp_path/'in', tmp_path/'three', size=8)[1][-1] == words
     assert words not in spoken(tmp_path/'in', tmp_path/'one', size=8, grey=True)[1]
