@@ -313,7 +313,8 @@ def test_a_tar_is_the_folder(tmp_path):
         classes.setdefault(folder, {})[inside] = data
     tars = {f'{k}.tar': tarred(v) for k, v in reversed(classes.items())}
     (tmp_path/'in.tar').write_bytes(tarred(tars | {'._a.tar': b'of a Mac'}))
-    folder, tar = (made(tmp_path/name, tmp_path/f'{name} out') for name in ('in', 'in.tar'))
+    folder = made(tmp_path/'in', tmp_path/'of the folder')
+    tar = made(tmp_path/'in.tar', tmp_path/'of the tar')
     assert folder.fingerprint == tar.fingerprint
     assert folder.settings | dict(source='in.tar') == tar.settings
     assert tar.settings['classes'] == ['a', 'a-1', 'é']
