@@ -26,7 +26,7 @@ from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
 from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
-from cfg_repro.prepare import adm_resize, cfg_prepare, prepare
+from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folders, prepare
 from cfg_repro.presets import preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
@@ -61,6 +61,9 @@ def kept(folder, **changes):
     return folder/'s.npz'
 def npz(folder, **arrays):
     np.savez(folder/'train_data_batch_1.npz', **arrays)
+    return folder
+def pictures(folder, *names):
+    for name in names: (folder/name).parent.mkdir(exist_ok=True); Image.fromarray(draw_glyph(0, 16)).save(folder/name)
     return folder
 def of_format(folder, path, version):
     "A checkpoint as another version of the package would have written it."
@@ -239,6 +242,8 @@ FUNCTIONS = {
     'no image of class 2': lambda d: teachable(open_data(a_set(d, labels=tensor([0, 1, 1, 0])))),
     # preparation
     "resize is 'lanczos'": lambda d: next(prepare('digits', d/'o', size=8, resize='lanczos')),
+    "fit is 'squeeze': it must be one of crop, pad": lambda d: next(prepare('digits', d/'o', fit='squeeze')),
+    'digits holds images that are taken as they are': lambda d: next(prepare('digits', d/'o', grey=True)),
     'size is 0: it must be from 1 to 4096': lambda d: next(prepare('digits', d/'o', size=0)),
     'size is 5000': lambda d: next(prepare('digits', d/'o', size=5000)),
     "size is '8'": lambda d: next(prepare('digits', d/'o', size='8')),
@@ -252,6 +257,8 @@ FUNCTIONS = {
     'workers is 0': lambda d: next(prepare('digits', d/'o', size=8, workers=0)),
     'prepare: shard_size is 0': lambda d: next(prepare('digits', d/'o', size=8, shard_size=0)),
     'an image is 2001x2: no side may be 1000 times the other': lambda d: adm_resize(Image.new('L', (2001, 2)), 8),
+    'an image is 2x2001: no side may be 1000 times the other': lambda d: area_resize(Image.new('L', (2, 2001)), 8, 'pad'),
+    'holds 1.png and a/2.png: put each picture': lambda d: class_folders(pictures(d, '1.png', 'a/2.png')),
     'd holds no images': lambda d: next(prepare(d, d.parent/'o', size=8)),
     'nowhere does not exist': lambda d: next(prepare(d/'nowhere', d/'o', size=8)),
     'holds 3 images and labels (3,) float64: they must be (3,) whole numbers':
@@ -446,7 +453,7 @@ def lab(tmp_path_factory):
         do(cfg_sweep, ['run'], 'digits', out='sweep', n=70, w=(0.,), T=(2,), classifier='own.safetensors', splits=1, device='cpu')
         for name in ('digits/parts', 'nothing', 'half/a', 'half/b', 'classless', 'gap', 'few', 'foreign'): Path(name).mkdir(parents=True)
         Path('a_file').write_text('mine'); write_record('digits/parts/sweep.json', dict(seeds=9))
-        Image.fromarray(draw_glyph(0, 16)).save('half/a/1.png')
+        pictures(Path('half'), 'a/1.png'); Path('mixed').mkdir(); pictures(Path('mixed'), '1.png', 'a/2.png')
         shutil.copytree('letters', 'cut'); shard = Path('cut/shard-00000.safetensors'); shard.write_bytes(shard.read_bytes()[:-1])
         coloured = zeros(4, 3, 16, 16, dtype=torch.uint8)
         a_set(Path('classless'), {}, images=coloured); a_set(Path('gap'), dict(n_classes=4), images=coloured); a_set(Path('few'))
@@ -467,6 +474,7 @@ COMMANDS = [
     # cfg_prepare
     (prepared('nowhere'), 'nowhere does not exist'), (prepared('a_file'), 'a_file is no tar'), (prepared('nothing'), 'nothing holds no images'), (prepared('half'), 'half has no image of b'), (prepared(size=0), 'size is 0'), (prepared(size=4), 'size is 4'),
     (prepared(size=10_000), 'size is 10000'), (prepared(resize='best'), "resize is 'best'"), (prepared(n=0), 'n is 0'), (prepared(workers=0), 'workers is 0'), (prepared('digits'), 'digits holds images of 8x8'), (prepared('half', n=3), 'n is 3'),
+    (prepared(fit='best'), "fit is 'best'"), (prepared(grey=True), 'glyphs holds images that are taken as they are'), (prepared('mixed'), 'mixed holds 1.png and a/2.png'),
     (prepared(dest='a_file', n=30), 'a_file'), (prepared(dest='letters', n=30), 'letters holds a set with other settings'),
     # cfg_train
     (trained('imagenet32'), "preset is 'imagenet32'"), (trained('tiny'), 'tiny needs --data'), (trained('tiny', data='nowhere'), 'nowhere is not a set'), (trained('tiny', data='run'), 'run is not a set'), (trained('tiny', data='cut'), 'cut/shard-00000.safetensors is damaged'),

@@ -185,7 +185,7 @@ def test_what_it_says_before_the_first_image(large):
     assert not list((large/'stopped').glob('shard-*'))
     main.kill(); main.communicate()
     lines = said.decode().splitlines()
-    assert lines[:2] == ['large into stopped', '200 images of 1 classes, to be 16x16'] and '  0%|' in lines[-1]
+    assert lines[:2] == ['large into stopped', '200 images of 1 class, to be 16x16'] and '  0%|' in lines[-1]
 
 
 # Pictures as a person sees them
