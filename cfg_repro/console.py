@@ -11,6 +11,7 @@ import ctypes
 import io
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
+from types import UnionType
 from typing import TypeVar, get_args, get_origin
 
 # %% ../nbs/12_console.ipynb #81f28e0c
@@ -45,6 +47,8 @@ def _values(kind, text):
 # %% ../nbs/12_console.ipynb #0f4de800
 def _reading(kind):
     "How argparse is to read a parameter of this type."
+    if isinstance(kind, UnionType):      # one or several
+        return _reading(get_args(kind)[-1])
     if kind is bool:
         return dict(action='store_true')
     if get_origin(kind) is list:
@@ -56,7 +60,11 @@ def _reading(kind):
 
 # %% ../nbs/12_console.ipynb #4c8f4b1b
 class _Parser(argparse.ArgumentParser):
-    "A parser that complains in one sentence."
+    "A parser that complains in one sentence, and takes -2,3 for a value."
+    def __init__(self, *args, **kw):
+        super().__init__(*args, **kw)
+        self._negative_number_matcher = re.compile(r'-\.?\d')   # as Python 3.14's
+
     def error(self, message):
         self.exit(2, f'{self.prog}: {message}\n')
 
