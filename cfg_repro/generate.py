@@ -16,7 +16,7 @@ import torch
 # %% ../nbs/22_generate.ipynb #b31f3d82
 from .checks import Refusal, at_least, check_seed
 from .data import to_uint8
-from .sampling import sample
+from .sampling import trajectory
 
 # %% ../nbs/22_generate.ipynb #13c8ebf0
 def _fill(x, seed, indices, t):
@@ -110,17 +110,16 @@ def generate(
     seed:int=0, # Seed of the sample set
     batch_size:int=250, # Images at a time; has no say in what they show
     device='cpu', # Where the model is
-    watch:Callable=None, # Called at each step with the number of images that take it
+    watch:Callable=None, # Called at each step with z and x_tilde, both (B,C,H,W)
     **sampler, # T, logsnrs, step, clip: passed to `sample`
 )->Iterator: # Of batches, dicts: `images` uint8 (B,C,H,W), `labels` int64 (B,)
     "Images by index: Algorithm 2 in batches, on noise by seed and index alone."
     at_least(1, batch_size=batch_size)
-    def watched(z, logsnr, c):
-        if watch:
-            watch(len(z))
-        return model(z, logsnr, c)
     indices = torch.as_tensor(indices)
     for batch in indices.split(min(batch_size, len(indices))):
         noise,c = image_noise(seed, batch, shape, device),labels(batch)
-        x = sample(watched, noise(0), c.to(device), noise=noise, **sampler)
-        yield dict(images=to_uint8(x).cpu(), labels=c)
+        walk = trajectory(model, noise(0), c.to(device), noise=noise, **sampler)
+        for z,x_tilde in walk:
+            if watch:
+                watch(z, x_tilde)
+        yield dict(images=to_uint8(x_tilde).cpu(), labels=c)

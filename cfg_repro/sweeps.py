@@ -30,8 +30,8 @@ from .paper import TABLES, W, paper_rows
 from .presets import SAMPLING
 from .results import (Cell, as_text, average, claims, cost_report, interval,
                                provenance, table as side_by_side, write_csv, write_json)
-from .samples import (GRIDS, STEPS, check_guide, load_guide, load_run, maker,
-                               read_run)
+from .samples import (GRIDS, STEPS, check_guide, guidable, load_guide,
+                               load_run, maker, read_run)
 from .sets import open_data
 
 # %% ../nbs/33_sweeps.ipynb #9dc898d3
@@ -217,6 +217,14 @@ def _make_floor(out, judge, real, n, **how):
     if share()[0] == 0:
         write_record(out/'parts'/'floor.json', own)
 
+# %% ../nbs/33_sweeps.ipynb #6c0a91d8
+def _cells(runs, table, guide_by, **how):
+    "The cells of a sweep; refused where one would have nothing to guide by."
+    cells = sweep_cells(runs, table, guidance=_guidance(guide_by, runs[0]), **how)
+    for c in cells:
+        guidable(c.w, runs[c.run], c.guidance)
+    return cells
+
 # %% ../nbs/33_sweeps.ipynb #cc7b79d5
 def _fill(cells, opened, judge_of, out, how, guide_by):
     "Measure what is not there; the judge, if that or a floor needed one."
@@ -266,8 +274,7 @@ def cfg_sweep(
               shard_size=shard_size, batch_size=batch_size, processes=processes)
     place,bf16 = pick(device, precision, processes)
     out,settings = Path(out or f'runs/table{table}'),[read_run(run) for run in runs]
-    kind = _guidance(guide_by, settings[0])
-    cells = sweep_cells(settings, table, ws=w, Ts=T, v=v, n=n, guidance=kind)
+    cells = _cells(settings, table, guide_by, ws=w, Ts=T, v=v, n=n)
     check_asked(n, splits=splits, groups=groups, batch_size=batch_size)
     todo = [c for c in cells if held_row(out, c) is None]
     if not dry_run:

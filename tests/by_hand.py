@@ -53,23 +53,35 @@ def eps_classifier(net, noisy, z, lam, c, w):
     return eps - w*math.sqrt(1/(1+math.exp(lam)))*torch.autograd.grad(logp, z)[0].double()
 
 
-def images(run, n, *, w, T, v, seed, noisy=None):
-    "Algorithm 2 on n images of classes 0, 1, 2, ... in turn, as bytes."
+def walk(run, c, *, w, T, v, seed, noisy=None):
+    "Algorithm 2 on images of these classes: z and the clipped x at each step; w may be a function of lambda."
     net, (_, settings) = network(run), checkpoint(run)
     classes, shape = settings['net']['n_classes'], (settings['net'].get('in_channels', 3), *[settings['net']['size']]*2)
-    c, lams = torch.arange(n) % classes, grid(T)
-    z = noise(seed, range(n), 0, shape)
+    c, lams, every = torch.as_tensor(c), grid(T), range(len(c))
+    z = noise(seed, every, 0, shape)
     for t, lam in enumerate(lams, 1):
-        eps = eps_classifier(net, noisy, z, lam, c, w) if noisy else eps_free(net, z, lam, c, w, classes)
+        strength = w(lam) if callable(w) else w
+        eps = eps_classifier(net, noisy, z, lam, c, strength) if noisy else eps_free(net, z, lam, c, strength, classes)
         alpha, sigma = math.sqrt(1/(1+math.exp(-lam))), math.sqrt(1/(1+math.exp(lam)))
         x = ((z-sigma*eps)/alpha).clamp(-1, 1)
-        if t == T: return ((x+1)*127.5).round().clamp(0, 255).to(torch.uint8)
+        yield z, x
+        if t == T: return
         after = lams[t]
         alpha_after, var_after = math.sqrt(1/(1+math.exp(-after))), 1/(1+math.exp(after))
         r = math.exp(lam-after)
         mean = r*alpha_after/alpha*z + (1-r)*alpha_after*x
         var = ((1-r)*var_after)**(1-v) * ((1-r)*sigma**2)**v
-        z = mean + math.sqrt(var)*noise(seed, range(n), t, shape)
+        z = mean + math.sqrt(var)*noise(seed, every, t, shape)
+
+
+def as_bytes(x): return ((x+1)*127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def images(run, n, *, w, T, v, seed, noisy=None):
+    "The last of that walk, on n images of classes 0, 1, 2, ... in turn, as bytes."
+    c = torch.arange(n) % checkpoint(run)[1]['net']['n_classes']
+    *_, (_, x) = walk(run, c, w=w, T=T, v=v, seed=seed, noisy=noisy)
+    return as_bytes(x)
 
 
 def judge(path):

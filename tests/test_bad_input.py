@@ -20,18 +20,19 @@ from cfg_repro.evaluate import load_statistics, make_extractor, save_statistics
 from cfg_repro.files import file_hash, intact, read_record, write_manifest, write_record
 from cfg_repro.forward import diffuse, eps_from_score, eps_from_x, score_from_eps, transition, x_from_eps
 from cfg_repro.generate import balanced_labels, generate, image_noise, random_labels
-from cfg_repro.guidance import guide, guided, implicit_classifier_grad
+from cfg_repro.guidance import guide, guided, implicit_classifier_grad, limited
 from cfg_repro.hardware import pick, spread
 from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
 from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
+from cfg_repro.pictures import board, film, writable
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
 from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folders, prepare
 from cfg_repro.presets import preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.runs import cfg_train
-from cfg_repro.samples import cfg_export, cfg_sample, load_guide, load_run, maker
+from cfg_repro.samples import cfg_export, cfg_sample, class_numbers, guidable, load_guide, load_run, maker
 from cfg_repro.sampling import denoise, sample
 from cfg_repro.schedule import angles, logsnr_density, logsnr_grid, logsnr_of, u_of
 from cfg_repro.sets import ImageSet, open_data, teachable, write_set
@@ -46,6 +47,7 @@ z, c = zeros(5, 1, 8, 8), zeros(5, dtype=torch.long)
 low, high = tensor(-1.), tensor(1.)
 images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 more = images.repeat(2, 1, 1, 1)
+pets = dict(net=dict(n_classes=2), data=dict(classes=['cat', 'dog']))
 small = dict(in_channels=1, channels=4, mult=(1,), blocks=1, attention=(), head_channels=4, groups=2)
 
 
@@ -370,6 +372,16 @@ FUNCTIONS = {
     # samples
     'load_guide: nowhere holds no checkpoint': lambda d: load_guide('nowhere', {}),
     "maker: w is '1': it must be a finite number": lambda d: maker(model, {}, w='1', T=2, v=0.),
+    'the interval is 2.0 to -2.0: it must be two numbers, the first below the second': lambda d: limited(1., 2., -2.),
+    'limited: guidance strength w is nan': lambda d: limited(nan, -2., 2.),
+    'w is 1: this run has one class, so its label says nothing': lambda d: guidable(1., dict(net=dict(n_classes=1), p_uncond=.1)),
+    'w is -1: this run was trained with p_uncond 0': lambda d: guidable(-1., dict(net=dict(n_classes=2), p_uncond=0.)),
+    "there is no class 'cta'; did you mean cat?": lambda d: class_numbers(('cta',), pets),
+    "there is no class '2'; classes have numbers from 0 to 1": lambda d: class_numbers(('2',), pets),
+    'classes are cat,0: one of them is there twice': lambda d: class_numbers(('cat', 0), pets),
+    "ending is '.mp4': it must be one of .gif, .png": lambda d: film([board([images[:1]])], '.mp4'),
+    'a.jpg is to be a picture: its name must end in .gif or .png': lambda d: writable(d/'a.jpg', ('.gif', '.png')),
+    'nowhere is no directory': lambda d: writable(d/'nowhere'/'a.png', ('.png',)),
     'maker: T is 1': lambda d: maker(model, {}, w=1., T=1, v=0.),
     'it makes no images': lambda d: maker(model, dict(network='classifier'), w=1., T=2, v=0.),
     # evaluation
@@ -516,6 +528,14 @@ COMMANDS = [
     (sampled(out='samples', w=3.), 'samples holds a set with other settings (n: 70, not 4; w: 0.0, not 3.0)'),
     (sampled(out='a_file'), 'a_file'), (sampled(guide_by='nowhere'), 'nowhere holds no checkpoint'),
     (sampled(guide_by='run'), 'run holds no noisy classifier, so it cannot guide'),
+    (sampled(w=(1., 1.)), 'w is 1,1: it must be a number, or several that differ'), (sampled(w=(1., nan)), 'w is nan'),
+    (sampled(classes=('10',)), "there is no class '10'; classes have numbers from 0 to 9"),
+    (sampled(classes=('3', '3')), 'classes are 3,3: one of them is there twice'),
+    (sampled(w=1., interval=(1.,)), 'interval is 1.0: it must be two log-SNRs'),
+    (sampled(w=1., interval=(3., 1.)), 'the interval is 3.0 to 1.0'), (sampled(w=1., interval=(1., 2.)), 'interval is 1,2: no step has'),
+    (sampled(picture='a.jpg'), 'a.jpg is to be a picture: its name must end in .png'),
+    (sampled(film='a.mp4'), 'a.mp4 is to be a picture'), (sampled(film='nowhere/a.gif'), 'nowhere is no directory'),
+    (sampled(out='samples', n=70, w=(0., 1.), picture='run'), 'run is to be a picture'),
     # cfg_evaluate
     (evaluated(reference=None), 'there is no --reference'), (evaluated(reference='nowhere'), 'nowhere is not a set'),
     (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut/shard-00000.safetensors is damaged'),

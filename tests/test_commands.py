@@ -69,7 +69,7 @@ def test_samples_are_announced_once(lab):
     for processes in (1, 2):
         line = [str(bin/'cfg_sample'), 'runs/p0.1', '--w', '1', '--n', '60', '--shard_size', '30', '--out', f'said{processes}']
         done = subprocess.run([*line, *on_cpu, '--processes', str(processes)], cwd=lab, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0 and done.stdout == f'said{processes}: 60 images from step 20 of runs/p0.1\n', done.stderr
+        assert done.returncode == 0 and done.stdout == f'said{processes}: 60 images from step 20 of runs/p0.1\nsaid{processes}/samples.png: a look at them\n', done.stderr
         said = done.stderr.replace('\r', '\n')
         plan = f'said{processes}: 60 images, w = 1, T = 4, ancestral steps on the paper grid:\n480 passes of an image'
         assert said.count(plan) == 1 and said.count('passes of') == 1

@@ -26,7 +26,7 @@ from cfg_repro.guidance import guided
 from cfg_repro.hardware import Bfloat16
 from cfg_repro.judge import cfg_evaluate, judging, own_classifier, reference_statistics
 from cfg_repro.samples import cfg_sample, load_guide, load_run
-from cfg_repro.sampling import sample
+from cfg_repro.sampling import sample, trajectory
 from cfg_repro.sets import ImageSet, about, write_set
 from cfg_repro.solvers import ddim_step, dpmpp_2m_step, sde_dpmpp_2m_step
 from cfg_repro.training import new_state, step_generator, train
@@ -244,15 +244,16 @@ def test_every_option_of_cfg_sample_arrives(lab, tmp_path):
     "Values that are no defaults, each seen where it is used."
     options = dict(w=.7, T=3, v=.2, n=11, step='ancestral', grid='even', labels='random', seed=9, batch_size=3,
                    shard_size=4, device='cpu', precision='bfloat16', compile=True, processes=1, guide_by=None,
+                   classes=None, interval=None, picture=None, film=None,              # in test_pictures
                    ema=None, out=str(tmp_path/'out'))
     assert {'run', *options} == set(signature(cfg_sample).parameters)
     made, sizes, prepared, strengths, spread = [], [], [], [], []
     def generate(*args, **kw):
         made.append((kw['seed'], kw['batch_size'], str(kw['device']), kw['logsnrs'].tolist()))
         return generating.generate(*args, **kw)
-    def sample_seen(model, z, c, **kw):
+    def walk_seen(model, z, c, **kw):
         sizes.append((len(z), kw['step'].keywords))
-        return sample(model, z, c, **kw)
+        return trajectory(model, z, c, **kw)
     def prepared_seen(net, **kw):
         prepared.append(kw)
         return Bfloat16(net)
@@ -261,7 +262,7 @@ def test_every_option_of_cfg_sample_arrives(lab, tmp_path):
         return guided(model, w, null=null)
     with patch.multiple(sampled_by, generate=generate, prepared=prepared_seen, guided=guided_seen,
                         compiles=lambda device: True, spread=lambda *args: spread.append(args)), \
-         patch.object(generating, 'sample', sample_seen):
+         patch.object(generating, 'trajectory', walk_seen):
         cfg_sample(str(lab/'run'), **options)
     assert prepared == [dict(bf16=True, compile=True)] and strengths[1:] == [(Bfloat16, .7, 10)]     # the first is asked before there is a network
     assert made == [(9, 3, 'cpu', [-8., 0., 8.])]*3 and spread == [(1, 'cfg_sample', options['out'])]
