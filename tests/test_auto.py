@@ -1,5 +1,5 @@
 "A set of one's own: a network that fits it, a budget of time, and a picture that is always the newest."
-import json
+import json, os, subprocess, sys
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -213,6 +213,29 @@ def test_a_stop_while_the_rate_is_measured_leaves_nothing(tmp_path):
     with patch.object(runs, 'stopping', stop_now), pytest.raises(KeyboardInterrupt):
         said(cfg_train, 'digits', data=data, out=str(tmp_path/'run'), minutes=1., device='cpu', set=['n_classes=2'])
     assert not (tmp_path/'run').exists()
+
+
+def test_a_damaged_note_is_made_again(tmp_path):
+    data, note = a_set(tmp_path/'data'), tmp_path/'run'/'budget.json'
+    how = dict(data=data, out=str(tmp_path/'run'), device='cpu', batch_size=2, grid_every=0, set=['n_classes=2'], minutes=.25)
+    for damage in (lambda data: data, lambda data: data.replace(b'10', b'11'), lambda data: data[:-1]):
+        if note.exists(): note.write_bytes(damage(note.read_bytes()))
+        budgeted(Clock(1.), 'digits', **how)
+        assert read_record(note)['steps'] == 10 and last_checkpoint(tmp_path/'run').name == 'step-00000010'
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_the_end(tmp_path):
+    "Each has a clock of its own: both take the steps that are noted, those of one process up to rounding."
+    environment = {k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')} | {'OMP_NUM_THREADS': '1', 'COLUMNS': '80'}
+    line = [str(Path(sys.executable).parent/'cfg_train'), 'digits', '--device', 'cpu', '--batch_size', '4', '--grid_every', '0', '--out']
+    done = subprocess.run([*line, 'two', '--minutes', '0.03', '--processes', '2'], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = read_record(tmp_path/'two'/'budget.json')['steps']
+    assert done.stderr.count('0.03 minutes at') == 1 and last_checkpoint(tmp_path/'two').name == f'step-{steps:08d}'
+    said(cfg_train, 'digits', steps=steps, batch_size=4, grid_every=0, out=str(tmp_path/'one'), device='cpu')
+    one, two = weights(tmp_path/'one'), weights(tmp_path/'two')
+    assert all(torch.allclose(one[k], two[k], rtol=1e-3, atol=1e-4) for k in one)
 
 
 # The newest picture
