@@ -203,8 +203,9 @@ def _announce(p, settings, on, taken, minutes=None):
     end = f"steps {taken+1:,} to {p['steps']:,}"
     if minutes:
         end = f"as many steps as {minutes:g} minutes have"
-    words = [f"{p['network']} of {parameters:,} parameters, {_levels(p['net'])}",
+    words = [f"{p['network']} of {parameters:,} parameters",
              f"{data['n']:,} images {shape} in {data['n_classes']} classes",
+             _levels(p['net']),
              f"{end} of {p['batch_size']:,} images",
              f"{on.place} in {'bfloat16' if on.bf16 else 'float32'}",
              f"about {size} GiB of memory"]
