@@ -24,19 +24,21 @@ from torchvision.utils import make_grid, save_image
 
 # %% ../nbs/28_runs.ipynb #9db21fdb
 from .checkpoints import check_times, naming_last, steps_taken, train_run
-from .checks import Refusal, at_least, check_seed, obey
+from .checks import Refusal, at_least, check_seed, obey, real
 from .console import command, progress, share, stopping
-from .files import write_file
+from .files import held_record, locked, write_file, write_record
 from .generate import balanced_labels, generate
 from .guidance import guided
-from .hardware import (compiles, finished, joined, memory, memory_needed, pick,
-                                prepared, spread, within_memory)
+from .hardware import (compiles, finished, joined, largest, memory,
+                                memory_needed, pick, prepared, spread, within_memory)
 from .objective import eps_loss
 from .presets import NETWORKS, SAMPLING, fitting, preset
 from .results import provenance, write_json
 from .reverse import ancestral_step
 from .sets import about, open_data, teachable
-from .training import RULES, TrainState, classifier_loss, new_state, seeded
+from .solvers import dpmpp_2m_step, even_grid
+from .training import (RULES, TrainState, classifier_loss, new_state, seeded,
+                                train)
 from .unet import placed
 
 # %% ../nbs/28_runs.ipynb #fbf70055
@@ -76,6 +78,10 @@ def new_run(
 LOSSES = dict(unet=eps_loss, classifier=classifier_loss)
 LOOP = [name for name in RULES if name != 'weight_decay']
 
+def _loop(p):
+    "What a preset says to the loop."
+    return {name: p[name] for name in LOOP} | dict(loss=LOSSES[p['network']])
+
 # %% ../nbs/28_runs.ipynb #5b49137c
 def learn(
     state:TrainState, # From `new_run`; changed in place
@@ -88,9 +94,7 @@ def learn(
     **how, # The rest is for `train_run` and `train`
 )->Iterator: # After each step its line of the log, a dictionary, or None
     "`train_run` as a preset has it."
-    fields = {name: p[name] for name in LOOP}
-    loss = LOSSES[p['network']]
-    return train_run(state, data, run, settings, loss=loss, seed=seed, **fields, **how)
+    return train_run(state, data, run, settings, seed=seed, **_loop(p), **how)
 
 # %% ../nbs/28_runs.ipynb #d8c3f64c
 @dataclass
@@ -167,9 +171,16 @@ def _suited(p, grid_every, checkpoint):
 def _sensible(p, seed, workers, grid_every, checkpoint, how):
     "Refuse options of a command that make no sense."
     check_seed(seed)
-    at_least(0, workers=workers or 0, grid_every=grid_every)
+    at_least(0, workers=workers or 0, grid_every=grid_every or 0)
     check_times(**how)
     _suited(p, grid_every, checkpoint)
+
+# %% ../nbs/28_runs.ipynb #40a6e2fc
+def _levels(net):
+    "The levels of a network in words, from the images down."
+    sides = (net['size']//2**k for k in range(len(net['mult'])))
+    return ', '.join(f"{net['channels']*m} channels at {side}x{side}"
+                     for m,side in zip(net['mult'], sides))
 
 # %% ../nbs/28_runs.ipynb #ce4b37ca
 def _expected(p, on, averages=0):
@@ -182,15 +193,20 @@ def _expected(p, on, averages=0):
     parameters = sum(w.numel() for w in net.parameters())
     return memory(on.place) + needed + averages*4*parameters/2**30, parameters
 
-def _announce(p, settings, on, taken):
-    "Say what will be trained."
+# %% ../nbs/28_runs.ipynb #d4837c1e
+def _announce(p, settings, on, taken, minutes=None):
+    "Say what will be trained, and to what end or for how long."
     gib,parameters = _expected(p, on, len(settings.get('emas', ())))
     data = settings['data']
     shape = 'x'.join(map(str, data['shape']))
     size = f'{gib:,.0f}' if gib >= 10 else f'{gib:.2g}'
+    end = f"steps {taken+1:,} to {p['steps']:,}"
+    if minutes:
+        end = f"as many steps as {minutes:g} minutes have"
     words = [f"{p['network']} of {parameters:,} parameters",
              f"{data['n']:,} images {shape} in {data['n_classes']} classes",
-             f"steps {taken+1:,} to {p['steps']:,} of {p['batch_size']:,} images",
+             _levels(p['net']),
+             f"{end} of {p['batch_size']:,} images",
              f"{on.place} in {'bfloat16' if on.bf16 else 'float32'}",
              f"about {size} GiB of memory"]
     if share()[0] == 0 and taken < p['steps']:
@@ -228,11 +244,12 @@ class _Board:
         self.writer.add_scalar('images_per_second', rate, line['step'])
 
     def picture(self, picture, step):
-        "A grid of samples, as a file too."
+        "A grid of samples, as a file too, and as the newest."
         data = io.BytesIO()
         save_image(picture/255, data, format='png')
         (self.run/'grids').mkdir(exist_ok=True)
-        write_file(self.run/'grids'/f'step-{step:08d}.png', data.getvalue())
+        for path in (f'grids/step-{step:08d}.png', 'newest.png'):
+            write_file(self.run/path, data.getvalue())
         self.writer.add_image('samples', picture, step)
 
     def close(self):
@@ -241,18 +258,50 @@ class _Board:
                 self.writer.close()
 
 # %% ../nbs/28_runs.ipynb #546f1da6
-def _grid(state, p, device, columns=8):
+STRENGTHS,COLUMNS,HURRY = (0.,1.,3.),8,16
+
+def _grid(state, p, device, columns=COLUMNS, quick=False):
     "A picture of samples."
     net = state.ema.module
     shape = net.in_channels,net.size,net.size
     labels = partial(balanced_labels, n_classes=net.n_classes)
-    how = dict(T=p['T'], step=partial(ancestral_step, v=p['v']), device=device)
+    how = dict(T=p['T'], step=partial(ancestral_step, v=p['v']))
+    if quick:
+        how = dict(logsnrs=even_grid(HURRY), step=dpmpp_2m_step)
     rows = []
-    for w in (0.,1.,3.):
+    for w in STRENGTHS:
         model = guided(net, w, null=net.n_classes)
-        batch = next(generate(model, range(columns), shape, labels, **how))
-        rows.append(batch['images'])
+        made = generate(model, range(columns), shape, labels, device=device, **how)
+        rows.append(next(made)['images'])
     return make_grid(torch.cat(rows), nrow=columns, padding=1)
+
+# %% ../nbs/28_runs.ipynb #9be6130c
+GRIDS,FIRST = 1/30,1/10     # of the time, at most, goes into grids; into the first
+
+class _Grids:
+    "When a grid is due: every so many steps; where None are given, by the clock."
+    def __init__(self, every, p):
+        self.every = 0 if p.get('network') == 'classifier' else every
+        self.last,self.quick = p['steps'],self.every is None
+        calls = sum(2 if w else 1 for w in STRENGTHS)*COLUMNS*HURRY
+        self.cost = calls/(3*p['batch_size'])      # steps that one takes as long as
+        self.took,self.since = None,time.monotonic()
+
+    def due(self, step, pace):
+        "Whether after this step, at so many steps a second."
+        if not self.quick:
+            return self.every > 0 and step % self.every == 0
+        long = self.took/GRIDS if self.took else self.cost/pace/FIRST
+        waited = time.monotonic() - self.since
+        return waited >= max(long, 0 if step == self.last else 60)
+
+    def draw(self, state, p, place):
+        "The grid of the average as it is now."
+        began = time.monotonic()
+        picture = _grid(state, p, place, **dict(quick=True) if self.quick else {})
+        self.since = time.monotonic()
+        self.took = self.since - began
+        return picture
 
 # %% ../nbs/28_runs.ipynb #425e1b75
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
@@ -286,7 +335,7 @@ def _words(line, pace, batch_size):
 def _watch(steps, state, run, p, on, grid_every, taken):
     "Go through a run with a bar, TensorBoard and grids. Steps a second."
     pace = _Pace(taken, partial(finished, on.place))
-    board = _Board(run, taken)
+    board,grids = _Board(run, taken),_Grids(grid_every, p)
     bar = progress(total=p['steps'], initial=taken, bar_format=BAR)
     with _patient_threads(), closing(board), naming_last(run), bar:
         for line in steps:
@@ -295,10 +344,81 @@ def _watch(steps, state, run, p, on, grid_every, taken):
             if line and share()[0] == 0:
                 bar.set_postfix_str(_words(line, now, p['batch_size']), refresh=False)
                 board.line(line, now*p['batch_size'])
-            if grid_every and state.step % grid_every == 0 and share()[0] == 0:
-                board.picture(_grid(state, p, on.place), state.step)
+            if share()[0] == 0 and grids.due(state.step, now):
+                board.picture(grids.draw(state, p, on.place), state.step)
     on.finish()
     return pace(state.step)
+
+# %% ../nbs/28_runs.ipynb #15ce83f0
+BUDGET = {'minutes': ('above 0 and finite', lambda v: real(v) and 0 < v < math.inf)}
+
+def _minutes(experiment, minutes, steps, words):
+    "The budget of a run; None where it has a number of steps."
+    steps = _fields(words).get('steps', steps)
+    if minutes is None:
+        return 60. if experiment == 'auto' and steps is None else None
+    obey(BUDGET, dict(minutes=minutes))
+    if steps is not None:
+        raise Refusal(f"minutes is {minutes:g} and steps is {steps}: "
+                      "a run ends by one of them")
+    return minutes
+
+# %% ../nbs/28_runs.ipynb #83b0d5ee
+def _timed(steps, place, seconds, stop):
+    "Seconds a step: of three or more after the first, over about so many seconds."
+    next(steps)
+    finished(place)
+    began,taken,more = time.monotonic(),0,3
+    while more > 0:
+        for _ in range(more):
+            next(steps)
+        finished(place)
+        if largest(float(stop()), place):
+            raise KeyboardInterrupt
+        taken += more
+        took = largest(time.monotonic()-began, place)
+        more = min(2*taken, math.ceil((seconds-took)*taken/took))
+    return took/taken
+
+# %% ../nbs/28_runs.ipynb #b7d24a18
+MOST = 10**8 - 1     # steps that a checkpoint has a name for
+
+def _tried(minutes, state, p, data, place, stop, **how):
+    "Seconds a step, and those that it took to find out; the weights are put back."
+    began,net = time.monotonic(),state.net
+    kept = {name: w.clone() for name,w in net.state_dict().items()}
+    with closing(train(state, data, **_loop(p) | dict(steps=MOST), **how)) as steps:
+        each = _timed(steps, place, min(10., 3*minutes), stop)
+    net.load_state_dict(kept)
+    return each,largest(time.monotonic()-began, place)
+
+def _steps_in(minutes, each, spent):
+    "How many steps fit into what is left of so many minutes, beside the grids."
+    return max(1, min(MOST, int((60*minutes*(1-GRIDS) - spent)/each)))
+
+# %% ../nbs/28_runs.ipynb #5e18d0c2
+def _noted(run, minutes):
+    "The number of steps that was once found for so many minutes, or None."
+    held = held_record(run/'budget.json') or {}
+    return held['steps'] if minutes and held.get('minutes') == minutes else None
+
+def _fits(minutes, p, n, each):
+    "In words, what comes of a budget on a set of n images."
+    images = p['steps']*p['batch_size']
+    rate = f'{_speed(1/each)} steps/s' if each < 1 else f'{_speed(each)} s/step'
+    return (f"{minutes:g} minutes at {rate}: {p['steps']:,} steps of "
+            f"{p['batch_size']:,} images, {images:,} in all, "
+            f"{_speed(images/n)} passes over the data")
+
+def _budgeted(minutes, state, p, data, run, on, stop, **how):
+    "A preset with the steps that fit into its minutes, and a fresh state; both noted."
+    each,spent = _tried(minutes, state, p, data, on.place, stop, **how)
+    p = p | dict(steps=_steps_in(minutes, each, spent))
+    if share()[0] == 0:
+        print(_fits(minutes, p, len(data), each), file=sys.stderr, flush=True)
+        with locked(run):
+            write_record(run/'budget.json', dict(minutes=minutes, steps=p['steps']))
+    return p,new_state(state.net, p['weight_decay'], tuple(state.also))
 
 # %% ../nbs/28_runs.ipynb #4585cc78
 def _source(experiment, data):
@@ -342,16 +462,17 @@ def _record(run, state, p, settings, on, taken, pace):
 # %% ../nbs/28_runs.ipynb #b27aa842
 @command
 def cfg_train(
-    experiment:str, # A preset: digits, digits_classifier, tiny, glyphs16, glyphs64, ...
+    experiment:str, # A preset: auto for a set of one's own; digits, fashion, tiny, ...
     data:str=None, # Directory that cfg_prepare made; the digits' presets need none
     out:str=None, # Directory of the run; runs/PRESET unless given
     steps:int=None, # Train until so many steps are taken; the preset's unless given
+    minutes:float=None, # Instead of steps, as many as fit into so long; auto's are 60
     seed:int=0, # Seed of weights and draws, 0 or more
     p_uncond:float=None, # Probability of dropping a label; the preset's unless given
     batch_size:int=None, # Images a step, over all processes; the preset's unless given
     micro_batch:int=None, # Images through the network at a time; the preset's, too
     lr:float=None, # Learning rate; the preset's unless given
-    set:list[str]=None, # Other fields of the preset, as name=value
+    set:list[str]=None, # Other fields of preset and network, as name=value
     device:str=None, # cpu or cuda; cuda where there is one unless given
     precision:str=None, # float32 or bfloat16 products; bfloat16 on a GPU unless given
     compile:bool=False, # Compile the network, where there is a compiler; meant for GPUs
@@ -364,12 +485,13 @@ def cfg_train(
     keep:int=1, # How many checkpoints are kept
     snapshot_every:int=0, # Steps between snapshots of the averages, which stay; 0: none
     emas:tuple[float,...]=(), # Decays of further averages, chosen when sampling
-    grid_every:int=0, # Steps between grids of samples; 0 for none
+    grid_every:int=None, # Steps between grids; 0: none; by the clock unless given
     max_skipped:int=100, # Bad steps in a row after which the run gives up
 ):
     "Train a network by Algorithm 1. Stop it, and the same line resumes."
     p = _changed(experiment, set, steps=steps, p_uncond=p_uncond, batch_size=batch_size,
                  micro_batch=micro_batch, lr=lr)                         # settings
+    minutes = _minutes(experiment, minutes, steps, set)
     how = dict(log_every=log_every, save_minutes=save_minutes, save_every=save_every,
                keep=keep, snapshot_every=snapshot_every, max_skipped=max_skipped)
     _sensible(p, seed, workers, grid_every, checkpoint, how)
@@ -377,14 +499,19 @@ def cfg_train(
     run,source = Path(out or f'runs/{experiment}'),_source(experiment, data)
     p,images = _fitted(p, source)                                       # data
     settings = run_settings(experiment, p, seed, images, emas)
-    taken = steps_taken(run, settings)
+    taken,noted = steps_taken(run, settings),_noted(run, minutes)
+    if minutes:
+        p,minutes = p | dict(steps=noted or MOST),None if noted else minutes
     spread(processes, 'cfg_train', run)
-    _announce(p, settings, on, taken)
+    _announce(p, settings, on, taken, minutes)
     images = open_data(source, check=share()[0] == 0)
     with within_memory(ADVICE), stopping() as stop:
         state = new_run(p, seed, on.place, checkpoint, emas)            # network
-        how |= dict(model=_model(state.net, on), workers=_workers(workers, on))
-        steps = learn(state, p, images, run, settings, seed=seed, stop=stop, **how)
+        more = dict(model=_model(state.net, on), workers=_workers(workers, on),
+                    seed=seed)
+        if minutes:                                                     # budget
+            p,state = _budgeted(minutes, state, p, images, run, on, stop, **more)
+        steps = learn(state, p, images, run, settings, stop=stop, **how, **more)
         pace = _watch(steps, state, run, p, on, grid_every, taken)      # loop
     if share()[0] == 0:
         _record(run, state, p, settings, on, taken, pace)               # record

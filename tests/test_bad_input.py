@@ -28,7 +28,7 @@ from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
 from cfg_repro.pictures import board, film, writable
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
 from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folders, prepare
-from cfg_repro.presets import preset
+from cfg_repro.presets import fitting, level_sizes, preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.runs import cfg_train
@@ -415,6 +415,9 @@ FUNCTIONS = {
     'judgeable: there is no --reference': lambda d: judgeable(digits(), None),
     'there are 1797 images: a covariance of 2048': lambda d: judgeable(digits(), 'digits'),
     # experiments
+    'level_sizes: size is 0': lambda d: level_sizes(0), 'size is 97: it can be halved only down to 97': lambda d: level_sizes(97),
+    "'chanels' is no field of the preset: did you mean channels?": lambda d: preset('tiny', chanels=3),
+    'attention is [8, 3]: the levels have sides of 8, 4': lambda d: fitting(preset('digits', attention=(8, 3)), digits()),
     "preset is 'imagenet256'": lambda d: preset('imagenet256'), "'widht' is no field": lambda d: preset('tiny', widht=3), 'preset: T is 1': lambda d: preset('tiny', T=1), 'preset: v is 2': lambda d: preset('tiny', v=2), "p_uncond is 'x'": lambda d: preset('tiny', p_uncond='x'),
     'there are no rows': lambda d: write_csv(d/'x.csv', []), 'table is 3': lambda d: sweep_cells([], 3), 'sweep_cells: w is nan': lambda d: sweep_cells([], 1, ws=(nan,)), 'sweep_cells: T is 1': lambda d: sweep_cells([], 2, Ts=(1,)), 'sweep_cells: v is 7': lambda d: sweep_cells([], 1, v=7),
     'sweep_cells: n is 0': lambda d: sweep_cells([], 1, n=0), 'device is tpu': lambda d: pick('tpu'), "precision is 'float16'": lambda d: pick('cpu', 'float16'), 'holds no checkpoint': lambda d: load_run(d),
@@ -504,6 +507,15 @@ COMMANDS = [
     (trained(set=['mult=5']), 'mult is 5'), (trained(set=['dropout="a"']), "dropout is 'a'"),
     (trained(set=['weight_decay=-1']), 'weight_decay is -1'), (trained(set=['p_uncond=null']), 'p_uncond is None'),
     (trained('digits_classifier', p_uncond=.1), 'p_uncond is 0.1: a classifier has no null class'),
+    (trained(steps=None, minutes=0.), 'minutes is 0.0: it must be above 0 and finite'), (trained(steps=None, minutes=nan), 'minutes is nan'),
+    (trained(minutes=5.), 'minutes is 5 and steps is 4: a run ends by one of them'),
+    (trained(steps=None, minutes=5., set=['steps=3']), 'minutes is 5 and steps is 3'),
+    (trained('auto'), 'auto needs --data'), (trained('auto', data='few/set', set=['chanels=8']), 'did you mean channels?'),
+    (trained('auto', data='letters', set=['attention=[7]']), 'attention is [7]: the levels have sides of 16, 8; say --set attention=[8]'),
+    (trained('auto', data='letters', set=['size=97']), 'size is 97: it can be halved only down to 97'),
+    (trained('auto', data='letters', set=['size="a"']), "size is 'a'"), (trained('auto', data='letters', set=['channels="a"']), "is 'a'"),
+    (trained('tiny', data='small_letters'), 'say auto, which suits itself to the data, or --set size=8'),
+    (trained('tiny', data='letters', set=['out_channels=2']), 'out_channels is 2: the network predicts the noise of images of 3'),
     (trained('digits_classifier', grid_every=5), 'grid_every is 5: a classifier'),
     (trained('digits_classifier', checkpoint=True), 'checkpoint is True: a classifier'),
     (trained(set=['T=1']), 'T is 1'), (trained(set=['v=2']), 'v is 2'), (trained(set=['dropout=1']), 'dropout is 1'), (trained(set=['mult=[]']), 'mult is []'), (trained(set=['n_classes=3']), 'the data has 10 classes'), (trained(set=['ema_decay=1']), 'ema_decay is 1'),

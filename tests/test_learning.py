@@ -563,7 +563,8 @@ def road(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     def go(experiment, **options):
         net = PRESETS[experiment]['net']
-        n, shape = net['n_classes'] or 5, (net.get('in_channels', 3), net['size'], net['size'])
+        n, size = net['n_classes'] or 5, net['size'] or 16
+        shape = net.get('in_channels') or 3, size, size
         about = dict(source='mine', n_classes=n, transform='')
         images = MemorySet(torch.zeros(n, *shape), torch.arange(n), about)
         arrived = {}
@@ -587,11 +588,11 @@ LOOP = ('p_uncond', 'steps', 'batch_size', 'micro_batch', 'lr', 'warmup', 'grad_
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_every_field_of_a_preset_arrives(road, name):
-    p, arrived = PRESETS[name], road(name)
+    p, arrived = PRESETS[name], road(name, **dict(steps=10_000) if name == 'auto' else {})      # which has an hour otherwise
     assert {k: arrived[k] for k in LOOP} == {k: p[k] for k in LOOP} and arrived['weight_decay'] == p['weight_decay']
     assert arrived['loss'] is (training.classifier_loss if p['network'] == 'classifier' else eps_loss)
-    for key, value in p['net'].items(): 
-        assert arrived['net'][key] == (5 if value is None else value)      # n_classes of `tiny` is the data's
+    found = dict(n_classes=5, size=16, in_channels=3, mult=(3, 6), attention=(8,), head_channels=16)      # what `auto` takes of the data, and `tiny` the first
+    for key, value in p['net'].items(): assert arrived['net'][key] == (found[key] if value is None else value)
     decided = {k: v for k, v in p.items() if k not in ('steps', 'micro_batch', 'net')}
     assert arrived['settings'] | decided == arrived['settings']
     assert arrived['net'] | arrived['settings']['net'] == arrived['net']
@@ -648,8 +649,8 @@ def test_each_option_arrives_alone(road, monkeypatch):
     assert [(c['bf16'], c['compile']) for c in calls] == [(False, False), (True, False), (False, True)]
     grids = []
     monkeypatch.setattr(runs, '_watch', lambda *args: grids.append(args[5]) or 0.)
-    for every in (0, 8): road('digits', grid_every=every)
-    assert grids == [0, 8]
+    for how in (dict(grid_every=0), dict(grid_every=8), dict()): road('digits', **how)
+    assert grids == [0, 8, None]
 
 
 def test_weights_come_from_the_seed(tmp_path):
@@ -668,9 +669,9 @@ def test_flags_become_arguments():
     words = ('digits --data d --out o --steps 5 --seed 2 --p_uncond 0.3 --batch_size 7 --micro_batch 2 --lr 1e-3 '
              '--set flip=true dropout=0.1 --device cpu --precision bfloat16 --compile --checkpoint --processes 2 '
              '--workers 3 --log_every 4 --save_minutes 5 --save_every 6 --keep 8 --snapshot_every 7 --emas .9,.99 '
-             '--grid_every 9 --max_skipped 11')
+             '--grid_every 9 --max_skipped 11 --minutes 1.5')
     assert arguments(cfg_train, words.split()) == dict(
         experiment='digits', data='d', out='o', steps=5, seed=2, p_uncond=.3, batch_size=7, micro_batch=2, lr=1e-3,
         set=['flip=true', 'dropout=0.1'], device='cpu', precision='bfloat16', compile=True, checkpoint=True,
         processes=2, workers=3, log_every=4, save_minutes=5., save_every=6, keep=8, snapshot_every=7, emas=(.9, .99),
-        grid_every=9, max_skipped=11)
+        grid_every=9, max_skipped=11, minutes=1.5)

@@ -158,7 +158,7 @@ def test_words_before_the_first_step(tmp_path):
     running.kill()
     out, err = running.communicate()
     assert out == '' and err.startswith('unet of 42,489 parameters; 1,797 images 1x8x8 in 10 classes; '
-                                        'steps 1 to 500 of 400,000 images; cpu in float32; about ')
+                                        '8 channels at 8x8, 16 channels at 4x4; steps 1 to 500 of 400,000 images; cpu in float32; about ')
     assert '0/500 [00:00<?' in err
     out, err = ended(*line, '--steps', 12, '--out', 'other', cwd=tmp_path)
     assert out.startswith('other: 12 steps of 128 images, 0 skipped; ') and out.count('\n') == 1
