@@ -59,7 +59,7 @@ class Classifier(nn.Module):
     def __init__(self,
         in_channels:int, # Channels of the images
         n_classes:int, # Number of classes
-        size:int=16, # Height and width of the images; above 16 features keep places apart
+        size:int=16, # Height and width of images; above 16 features keep places apart
     ):
         super().__init__()
         self.in_channels,self.n_classes = in_channels,n_classes

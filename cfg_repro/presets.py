@@ -69,12 +69,12 @@ PRESETS:dict = PAPER | dict(
         ema_decay=0.9999, flip=True, v=0.3, T=4),
     fashion=dict(
         network='unet', net=GARMENT,
-        p_uncond=0.1, steps=12_000, batch_size=64, micro_batch=None,
+        p_uncond=0.1, steps=4_000, batch_size=64, micro_batch=None,
         lr=3e-3, warmup=200, grad_clip=1., weight_decay=0.,
         ema_decay=0.999, flip=False, v=0.3, T=256),
     fashion_classifier=dict(
         network='classifier', net=GARMENT,
-        p_uncond=0., steps=6_000, batch_size=64, micro_batch=None,
+        p_uncond=0., steps=4_000, batch_size=64, micro_batch=None,
         lr=3e-3, warmup=200, grad_clip=1., weight_decay=0.05,
         ema_decay=0.999, flip=False, v=0.3, T=256),
     glyphs16=dict(

@@ -1,5 +1,5 @@
 "The commands from a terminal, end to end on a small set shaped like ImageNet: JPEGs in class folders, a few of them broken."
-import csv, json, os, signal, subprocess, sys, time
+import csv, gzip, json, os, signal, subprocess, sys, time
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np
@@ -152,6 +152,32 @@ def test_preparation_killed_and_resumed(lab):
     assert finished and finished == {p: p.stat().st_mtime_ns for p in finished}
     run('cfg_prepare', 'glyphs', 'whole_set', '--size', 16, '--n', 25_000, cwd=lab)
     assert ImageSet(lab/'killed_set', check=True).fingerprint == ImageSet(lab/'whole_set', check=True).fingerprint
+
+
+def idx(path, values):
+    "An idx file, as Fashion-MNIST's are."
+    head = bytes((0, 0, 8, values.ndim)) + b''.join(n.to_bytes(4, 'big') for n in values.shape)
+    path.write_bytes(gzip.compress(head + values.tobytes()))
+
+
+def test_script_of_garments(tmp_path):
+    "Every part of it, from files to tables, with few images and few steps; the same line again has nothing to do."
+    (tmp_path/'garments').mkdir()
+    draws = np.random.default_rng(0)
+    for name, n in (('train', 200), ('t10k', 100)):
+        idx(tmp_path/f'garments/{name}-images-idx3-ubyte.gz', draws.integers(0, 256, (n, 28, 28), dtype=np.uint8))
+        idx(tmp_path/f'garments/{name}-labels-idx1-ubyte.gz', (np.arange(n) % 10).astype(np.uint8))
+    small = dict(OUT=str(tmp_path/'out'), WORK=str(tmp_path/'work'), SOURCE=str(tmp_path/'garments'), FIT='20', MORE='--steps 2', P='0.1', W='0,1', T='2',
+                 LONG='3', TS='2,3', N='70', SOME='70', DEVICE='--device cpu', PATH=f"{bin}:{os.environ['PATH']}")
+    (tmp_path/'out').mkdir()
+    for _ in range(2):
+        done = subprocess.run(['bash', str(project.root/'results/fashion/run.sh')], env=environment | small, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0 and done.stdout.endswith('done\n'), done.stderr
+    rows = {path.parent.name: list(csv.DictReader(path.open())) for path in (tmp_path/'out').glob('**/cells.csv')}
+    assert {name: len(found) for name, found in rows.items()} == {'p0.1': 2, 'calls-long': 3, 'calls-few': 3, 'table2': 10, 'guides': 2}
+    assert {r['T'] for r in rows['calls-long']} == {'3'} and {r['guidance'] for r in rows['guides']} == {'classifier'}
+    assert all(float(r['fd_se']) > 0 for found in rows.values() for r in found)
+    assert (tmp_path/'out/samples.png').exists() and (tmp_path/'out/p0.1/model.safetensors').exists()
 
 
 def test_gpu_script(tmp_path):

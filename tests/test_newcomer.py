@@ -21,6 +21,7 @@ setup, _, main_job = first_line.rpartition(' && ')
 commands = [line.split('=')[0] for line in project.settings['console_scripts'].split()]
 # What is small enough for a test, in the place of what the README prints; everything else is as it stands there.
 SMALL = {'imagenet64': 'tiny', '--size 64': '--size 16', '--n 50000': '--n 70', '--processes 8': '--processes 2', ' --compile': '',
+         '--minutes 60': '--steps 2 --batch_size 8', '--n 100': '--n 4 --T 3',
          'cfg_evaluate runs/p0.1/samples --reference data': 'cfg_evaluate runs/p0.1/samples --reference data --classifier own.safetensors --fit_steps 20'}
 
 
@@ -137,10 +138,13 @@ def test_the_lines_of_the_readme(newcomer):
     lines = [line for kind, text in blocks if kind == 'bash' for line in text.splitlines() if line.startswith('cfg_')]
     assert len(lines) >= 5 and {line.split()[0] for line in lines} == set(commands)-{'cfg_digits'}
     photographs(newcomer.folder/'ILSVRC2012_img_train.tar')
+    for k, name in enumerate(('cats', 'dogs')):
+        (newcomer.folder/'my_pictures'/name).mkdir(parents=True)
+        for i in range(5): Image.fromarray(draw_glyph(26*i+k, 40)).save(newcomer.folder/'my_pictures'/name/f'{i}.png')
     for p in (0.2, 0.5):                                # the README trains one of the three that its last line names
         lines.insert(-1, f'cfg_train imagenet64 --data data --out runs/p{p} --p_uncond {p}')
     for line in lines:
         small = line
         for printed, ours in SMALL.items(): small = small.replace(printed, ours)
         assert newcomer(small).strip()
-    assert (newcomer.folder/'runs/p0.1/samples/evaluation.json').exists()
+    for left in ('runs/p0.1/samples/evaluation.json', 'runs/auto/samples/samples.png', 'learnt/model.safetensors'): assert (newcomer.folder/left).exists(), left

@@ -10,6 +10,7 @@ work=${WORK:-runs/fashion}
 source=${SOURCE:-fashion-mnist}      # downloaded; or a folder with the four files
 read -ra device <<<"${DEVICE:-}"     # such as: --device cuda --compile
 parts=${*:-networks table1 calls table2 guides}
+ps=${P:-0.1 0.5 0.2}                 # the networks: an hour each on one core
 
 for split in train test; do
   [ -e "$work/$split/set.json" ] || cfg_prepare "$source" "$work/$split" --split $split
@@ -29,14 +30,16 @@ network() {    # name, preset, and options of cfg_train
   cfg_export "$work/$name" "$here/$name"
 }
 read -ra more <<<"${MORE:-}"         # for a trial: --steps 3
-for p in 0.1 0.5 0.2; do
+for p in $ps; do
   network p$p "${PRESET:-fashion}" --p_uncond $p "${more[@]}"
 done
+
 for part in $parts; do
   case $part in
-    networks) ;;
+    networks)  # and what the first draws
+      cfg_sample "$here/p0.1" --w 0,1,3 --n 80 "${few[@]}" --out "$work/pictures" --picture "$here/samples.png" "${device[@]}" ;;
     table1)    # the paper's Table 1, by few calls; a directory for each network
-      for p in 0.1 0.5 0.2; do
+      for p in $ps; do
         cfg_sweep "$here/p$p" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" --out "$here/table1/p$p" "${device[@]}"
       done ;;
     calls)     # that few calls are enough: the paper's sampler at its T, beside them
