@@ -60,7 +60,7 @@ def test_auto_trains_and_samples(tmp_path, size, channels, classes, n):
     assert (model.size, model.in_channels, model.n_classes) == (size, channels, classes)
     sides = [size//2**k for k in range(len(net['mult']))]
     assert size == sides[-1]*2**(len(sides)-1) and set(net['attention']) <= set(sides)
-    said(cfg_sample, str(run), w=1., T=2, n=2, out=str(tmp_path/'samples'), device='cpu')
+    said(cfg_sample, str(run), w=float(classes > 1), T=2, n=2, out=str(tmp_path/'samples'), device='cpu')
     assert ImageSet(tmp_path/'samples').shape == (channels, size, size)
 
 
