@@ -16,7 +16,7 @@ for split in train test; do
   [ -e "$work/$split/set.json" ] || cfg_prepare "$source" "$work/$split" --split $split
 done
 judged=(--reference "$work/test" --fit_on "$work/train" --classifier "$here/judge.safetensors"
-        --fit_steps "${FIT:-9000}" --splits 1 --groups 10)
+        --fit_steps "${FIT:-18000}" --splits 1 --groups 10)
 few=(--step dpmpp_2m --grid even --T "${T:-8}")
 ws=${W:-0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1,2,3,4}
 
