@@ -624,7 +624,7 @@ def _remarks(source, plan, fit):
             yield f"if the folders in it are the classes, give {source}/{names[0]}"
     if side := _enlarged(plan.entries, fit, size):
         yield (f"most pictures are smaller, about {side}x{side}, and are enlarged; "
-               f"--size {side} leaves them as they are")
+               f"--size {side if side <= 32 else side//16*16} enlarges fewer")
 
 # %% ../nbs/16_prepare.ipynb #fa2c1203
 def _complete(dest, data):

@@ -269,7 +269,8 @@ def _grid(state, p, device, columns=COLUMNS, quick=False):
     if quick:
         how = dict(logsnrs=even_grid(HURRY), step=dpmpp_2m_step)
     rows = []
-    for w in STRENGTHS:
+    guides = net.n_classes > 1 and p['p_uncond'] > 0    # else there is nothing to do
+    for w in STRENGTHS if guides else (0.,):
         model = guided(net, w, null=net.n_classes)
         made = generate(model, range(columns), shape, labels, device=device, **how)
         rows.append(next(made)['images'])

@@ -264,7 +264,7 @@ def test_three_lines(lab, tmp_path, monkeypatch, kind):
     "As they stand on the page, and by hand: the network from its file, Eq. (6) from two calls, Algorithm 2 written out, the noise in the order of the draws."
     imports, lines = page_lines()
     assert len(lines.splitlines()) == 3 and set(re.findall(r'^(?:from|import) (\w+)', imports, re.M)) == {'torch', 'cfg_repro'}
-    (tmp_path/'runs').mkdir(); (tmp_path/'runs/p0.1').symlink_to(lab/kind); monkeypatch.chdir(tmp_path)
+    (tmp_path/'runs').mkdir(); (tmp_path/'runs/digits').symlink_to(lab/kind); monkeypatch.chdir(tmp_path)
     torch.manual_seed(3); names = {}; exec(imports + lines, names)
     draws = torch.Generator().manual_seed(3)
     monkeypatch.setattr(by_hand, 'noise', lambda seed, indices, t, shape: torch.randn(len(indices), *shape, generator=draws).double())

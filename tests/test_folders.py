@@ -497,7 +497,7 @@ def test_most_are_smaller(tmp_path):
         (tmp_path/'in'/f'{k}.png').write_bytes(b'')
     _, remarks, _ = spoken(tmp_path/'in', tmp_path/'64')
     assert remarks[-1] == ('most pictures are smaller, about 28x28, and are enlarged; '
-                           '--size 28 leaves them as they are')
+                           '--size 28 enlarges fewer')
     assert ImageSet(tmp_path/'64').shape == (3, 64, 64)
     for size, fit in ((28, 'crop'), (30, 'pad')):       # of 28x30 one side fits each
         _, remarks, _ = spoken(tmp_path/'in', tmp_path/fit, size=size, fit=fit)
