@@ -255,7 +255,7 @@ def page_lines():
     "The code of the page on samples that uses a run from Python, as it stands there."
     nb = next(nb for path, nb in project.notebooks().items() if path.stem == '30_samples')
     texts = [''.join(cell['source']) for cell in nb['cells'] if cell['cell_type'] == 'markdown']
-    (text,) = (text for text in texts if "load_run('runs/p0.1')" in text)
+    (text,) = (text for text in texts if "load_run('runs/digits')" in text)
     return re.findall(r'```python\n(.*?)```', text, re.S)
 
 
