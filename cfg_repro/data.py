@@ -138,8 +138,8 @@ FONTS = SANS + SERIF + STIX + ['cmr10','cmb10','cmss10','cmtt10']
 
 # %% ../nbs/13_data.ipynb #fd1be367
 @lru_cache(maxsize=None)
-def _font(name, points):
-    "One of matplotlib's own fonts, opened once."
+def font_of(name, points):
+    "One of matplotlib's own fonts, by name and size, opened once."
     from matplotlib import get_data_path
     from PIL import ImageFont
     path = Path(get_data_path())/'fonts'/'ttf'/f'{name}.ttf'
@@ -158,7 +158,7 @@ def _letter(letter, size, rng):
     from PIL import Image, ImageDraw
     side = 4*size
     name = FONTS[rng.integers(len(FONTS))]
-    font = _font(name, int(side*rng.uniform(0.6, 0.9)))
+    font = font_of(name, int(side*rng.uniform(0.6, 0.9)))
     centre = tuple(side/2 + side*rng.uniform(-0.08, 0.08, 2))
     mask = Image.new('L', (side,side))
     ImageDraw.Draw(mask).text(centre, letter, fill=255, font=font, anchor='mm')

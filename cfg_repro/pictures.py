@@ -7,16 +7,15 @@ __all__ = ['enlarged', 'board', 'class_names', 'by_class', 'png', 'film', 'film_
 
 # %% ../nbs/17_pictures.ipynb #8e5f68c9
 import io
-from functools import lru_cache
 from pathlib import Path
 
 # %% ../nbs/17_pictures.ipynb #ca146703
 import torch
-from matplotlib import get_data_path
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 # %% ../nbs/17_pictures.ipynb #7c714849
 from .checks import Refusal, one_of
+from .data import font_of
 
 # %% ../nbs/17_pictures.ipynb #cef861e6
 SIDE = 64     # pixels that an image may be enlarged to
@@ -33,11 +32,9 @@ def enlarged(
 GAP,LINE,POINTS = 2,18,12     # pixels: between images, of a line, of its letters
 NAME = 160                    # pixels: that a name may be wide
 
-@lru_cache(maxsize=None)
 def _font():
     "The font of all words."
-    path = Path(get_data_path())/'fonts'/'ttf'/'DejaVuSans.ttf'
-    return ImageFont.truetype(str(path), POINTS, layout_engine=ImageFont.Layout.BASIC)
+    return font_of('DejaVuSans', POINTS)
 
 def _wide(text):
     "How many pixels a text is wide, rounded up."

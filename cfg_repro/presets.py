@@ -167,7 +167,8 @@ def _filled(net, found):
     return net | _open(net, **chosen)
 
 # %% ../nbs/25_presets.ipynb #d2a9c160
-def _sides(net):
+def sides_of(net):
+    "The sides of a network's levels, from the images down."
     return [net['size']//2**k for k in range(len(net['mult']))]
 
 def _typed(fields):
@@ -177,7 +178,7 @@ def _typed(fields):
 
 def _attends(net):
     "Refuse attention at sizes that no level has."
-    sides,wanted = _sides(net),list(net['attention'])
+    sides,wanted = sides_of(net),list(net['attention'])
     if not set(wanted) <= set(sides):
         lowest = dict(attention=sides[-len(wanted):])
         raise Refusal(f"attention is {wanted}: the levels have sides of "
@@ -193,8 +194,8 @@ def _suggested(net, shape):
     if H % 2**(len(net['mult'])-1):
         return words
     new = net | dict(in_channels=C, size=H)
-    if not set(net['attention']) <= set(_sides(new)):
-        new['attention'] = _sides(new)[-len(net['attention']):]
+    if not set(net['attention']) <= set(sides_of(new)):
+        new['attention'] = sides_of(new)[-len(net['attention']):]
     changed = {k: v for k,v in new.items() if v != net.get(k)}
     return f"{words}, or --set {_typed(changed)}"
 

@@ -32,7 +32,7 @@ from .guidance import guided
 from .hardware import (compiles, finished, joined, largest, memory,
                                 memory_needed, pick, prepared, spread, within_memory)
 from .objective import eps_loss
-from .presets import NETWORKS, SAMPLING, fitting, preset
+from .presets import NETWORKS, SAMPLING, fitting, preset, sides_of
 from .results import provenance, write_json
 from .reverse import ancestral_step
 from .sets import about, open_data, teachable
@@ -178,9 +178,8 @@ def _sensible(p, seed, workers, grid_every, checkpoint, how):
 # %% ../nbs/28_runs.ipynb #40a6e2fc
 def _levels(net):
     "The levels of a network in words, from the images down."
-    sides = (net['size']//2**k for k in range(len(net['mult'])))
     return ', '.join(f"{net['channels']*m} channels at {side}x{side}"
-                     for m,side in zip(net['mult'], sides))
+                     for m,side in zip(net['mult'], sides_of(net)))
 
 # %% ../nbs/28_runs.ipynb #ce4b37ca
 def _expected(p, on, averages=0):

@@ -291,8 +291,7 @@ def class_numbers(
 # %% ../nbs/30_samples.ipynb #4d93e1b5
 def _inside(interval, logsnrs):
     "Which of the steps' log-SNRs lie in an interval."
-    low,high = interval
-    return (logsnrs >= low) & (logsnrs <= high)
+    return limited(1., *interval)(logsnrs) > 0
 
 def _strength(w, interval, logsnrs):
     "A strength as `guided` takes it: a number, or a function where it has an interval."

@@ -220,10 +220,12 @@ def about(
 )->dict: # source, shape, n, n_classes, transform, fingerprint; classes, where known
     "What runs and samples note of the data that they come from."
     said = dict(source='', n_classes='', transform='') | data.settings
-    names = {key: said[key] for key in ('classes',) if key in said}
-    return dict(source=said['source'], shape=list(data.shape), n=len(data),
-                n_classes=said['n_classes'], transform=said['transform'],
-                fingerprint=data.fingerprint) | names
+    found = dict(source=said['source'], shape=list(data.shape), n=len(data),
+                 n_classes=said['n_classes'], transform=said['transform'],
+                 fingerprint=data.fingerprint)
+    if 'classes' in said:
+        found['classes'] = said['classes']
+    return found
 
 # %% ../nbs/14_sets.ipynb #c2907ee7
 def teachable(

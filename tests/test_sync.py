@@ -109,11 +109,11 @@ def sections():
 
 
 def test_sidebar_lists_every_page():
-    "Each page stands there once. It is the order of reading; in the first part and in the engine room that of the numbers."
+    "Each page stands there once. The sections are the order of reading; within one of them the numbers rise, but garments stand after digits."
     listed = [page for pages in sections().values() for page in pages]
     assert sorted(['index.ipynb', *listed]) == sorted(path.name for path in project.notebooks())
-    for name in ('I. The paper', 'The engine room'):
-        assert sections()[name] == sorted(sections()[name])
+    for pages in sections().values():
+        assert pages == sorted(pages, key=lambda page: page.replace('46_fashion', '40_fashion'))
 
 
 def test_index_lists_what_the_sidebar_lists():
