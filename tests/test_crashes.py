@@ -89,7 +89,7 @@ def contents(folder, but=('provenance.json', '.lock')):
 
 def test_training(runner, tmp_path):
     "Killed two dozen times, every second time inside the writing of a checkpoint, the others at any moment: weights, average, optimizer, log and all, byte for byte."
-    how = dict(device='cpu', steps=60, log_every=1, save_every=3)
+    how = dict(device='cpu', steps=60, log_every=1, save_every=3, grid_every=60)
     assert runner.do(cfg_train, 'digits', out=str(tmp_path/'whole'), **how)
     run, draw, inside = tmp_path/'run', random.Random(0), 0
     how['out'] = str(run)
@@ -148,7 +148,7 @@ def test_one_writer(runner, tmp_path):
     assert runner.do(cfg_train, 'digits', **how | dict(steps=int(last_checkpoint(run).name[5:])+1))
     for out, job, kwargs in ((tmp_path/'samples', cfg_sample, dict(run=str(run), out=str(tmp_path/'samples'), n=4, T=2, device='cpu')),
                              (tmp_path/'set', cfg_prepare, dict(source='glyphs', dest=str(tmp_path/'set'), n=30, size=8)),
-                             (tmp_path/'sweep', cfg_sweep, dict(runs=[str(run)], reference='digits', out=str(tmp_path/'sweep'), n=4, T=(2,), w=(0.,), device='cpu'))):
+                             (tmp_path/'sweep', cfg_sweep, dict(runs=[str(run)], reference='digits', out=str(tmp_path/'sweep'), n=4, splits=1, T=(2,), w=(0.,), device='cpu'))):
         with locked(out): assert runner.end(runner.start(job, **kwargs)) == 1 and 'is in use: something else is writing to it' in last_line(tmp_path/'words')
     with locked(tmp_path/'digits'/'parts'): assert runner.end(runner.start(run_digits, tmp_path/'digits', tiny)) == 1 and 'is in use' in last_line(tmp_path/'words')
 
@@ -165,7 +165,7 @@ def save_then(*args):
     {then}
 checkpoints.save_checkpoint = save_then
 torch.set_num_threads(1)
-sys.argv = ['cfg_train', 'digits', '--out', folder + '/run', *'--device cpu --steps 40 --save_every 4 --log_every 1'.split()]
+sys.argv = ['cfg_train', 'digits', '--out', folder + '/run', *'--device cpu --steps 40 --save_every 4 --log_every 1 --grid_every 40'.split()]
 cfg_train.console()
 """
 FILL = """
@@ -196,7 +196,7 @@ def test_full_disk(runner, tmp_path, what):
     assert done.returncode == 2 and words.startswith('unet of ') and sentence.startswith('cfg_train: '), done.stderr
     assert done.stderr.endswith(f'the last good checkpoint is {disk}/run/step-00000004\n') and ('could not be written' in done.stderr) == (what == 'checkpoint')
     assert last_checkpoint(left/'run').name == 'step-00000004' and read_checkpoint(last_checkpoint(left/'run'), 'net', 'ema', 'opt')
-    for run in (left/'run', tmp_path/'whole'): assert runner.do(cfg_train, 'digits', out=str(run), device='cpu', steps=40, save_every=4, log_every=1)
+    for run in (left/'run', tmp_path/'whole'): assert runner.do(cfg_train, 'digits', out=str(run), device='cpu', steps=40, save_every=4, log_every=1, grid_every=40)
     assert contents(left/'run') == contents(tmp_path/'whole')
 
 
