@@ -1,6 +1,7 @@
 """The notebooks as they are stored: executed from top to bottom, without errors (nbdev_test runs them again); and how
 their code is laid out: one statement a line, lines that fit the page, short cells, each with its check."""
 import ast, io, re, subprocess, sys, tokenize
+from pathlib import Path
 import pytest, yaml
 import project, readme
 
@@ -225,7 +226,8 @@ slow = [path for path, notebook in notebooks.items() if is_slow(notebook)]
 @pytest.mark.parametrize('path', slow, ids=[path.stem for path in slow])
 def test_slow_cells(path):
     "nbdev_test skips the cells marked slow; here they run."
-    code = 'from nbdev.test import nbdev_test; nbdev_test()'
-    run = subprocess.run([sys.executable, '-c', code, '--path', str(path), '--flags', 'slow'],
+    nbdev_test = Path(sys.executable).with_name('nbdev_test')
+    run = subprocess.run([nbdev_test, '--path', path, '--flags', 'slow', '--timing'],
                          cwd=project.root, capture_output=True, text=True)
-    assert 'Success.' in run.stdout.splitlines(), run.stderr
+    assert run.stdout.startswith('Success.'), run.stderr
+    assert re.findall(r'(\S+): \d+ secs', run.stdout) == [path.name]      # it, and no other
