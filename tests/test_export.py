@@ -65,7 +65,7 @@ def refused(f, *args, **kwargs):
 
 # A network in a directory
 
-GIVEN = [(NoisyClassifier if 'classifier' in name else UNet, dict(p['net'], n_classes=7)) for name, p in PRESETS.items()]
+GIVEN = [(NoisyClassifier if 'classifier' in name else UNet, dict(p['net'], n_classes=7)) for name, p in PRESETS.items() if name != 'auto']     # whose network is chosen by the set
 GIVEN += [(NoisyClassifier, CLASSIFIER64), (NoisyClassifier, CLASSIFIER128), (UNet, dict(size=16, n_classes=2, out_channels=6, heads=2, checkpoint=True, attention=[])), (UNet, NET), (NoisyClassifier, NET)]
 
 

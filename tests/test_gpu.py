@@ -462,7 +462,7 @@ def test_two_machines_sample_one_set(alone, tmp_path):
     shutil.copytree(alone, tmp_path/'run')
     how = ['cfg_sample', 'run', '--device', 'cpu', '--n', 70, '--T', 3, '--shard_size', 10]
     out = on_two_machines(*how, '--out', 'two', cwd=tmp_path)
-    assert out == 'two: 70 images from step 4 of run\n'
+    assert out == 'two: 70 images from step 4 of run\ntwo/samples.png: a look at them\n'
     ended(bin/'cfg_sample', *how[1:], '--out', 'one', cwd=tmp_path)
     for a, b in zip(sorted((tmp_path/'one').glob('shard-*.safetensors')), sorted((tmp_path/'two').glob('shard-*.safetensors')), strict=True):
         a, b = load_file(a), load_file(b)

@@ -1,6 +1,6 @@
 """The notebooks as they are stored: executed from top to bottom, without errors (nbdev_test runs them again); and how
 their code is laid out: one statement a line, lines that fit the page, short cells, each with its check."""
-import ast, io, re, subprocess, sys, tokenize
+import ast, io, os, re, subprocess, sys, tokenize
 from pathlib import Path
 import pytest, yaml
 import project, readme
@@ -231,3 +231,13 @@ def test_slow_cells(path):
                          cwd=project.root, capture_output=True, text=True)
     assert run.stdout.startswith('Success.'), run.stderr
     assert re.findall(r'(\S+): \d+ secs', run.stdout) == [path.name]      # it, and no other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['42_train_imagenet', '43_sample_imagenet'])
+def test_imagenet_of_128(name):
+    "The pages of ImageNet's two models, of which nbdev_test runs the smaller one."
+    nbdev_test = Path(sys.executable).with_name('nbdev_test')
+    run = subprocess.run([nbdev_test, '--path', f'nbs/{name}.ipynb'], cwd=project.root,
+                         env=os.environ | dict(SIZE='128'), capture_output=True, text=True)
+    assert run.stdout.startswith('Success.'), run.stderr
