@@ -1,7 +1,10 @@
 "The benchmarks outside the package: they run, refuse bad input in one sentence, and need no peer to be looked at."
 import ast, importlib.util, json, os, subprocess, sys
-import pytest
+import pytest, torch
+from torch.testing import assert_close
 import project
+from cfg_repro.data import digits
+from cfg_repro.schedule import logsnr_of
 
 folder = project.root/'benchmarks'
 local = {path.stem for path in folder.iterdir()}
@@ -98,6 +101,49 @@ def test_calls(tmp_path):
     assert 'Traceback' not in other.stderr
 
 
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(f'benchmark_{name}', folder/f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_uniform_log_snrs():
+    "From evenly spaced draws of the paper's density come evenly spaced log-SNRs from -20 to 20, each with its own image."
+    u = (torch.arange(100).double()+0.5)/100
+    x, told = u.float().view(-1, 1, 1, 1), []
+
+    def net(z, logsnr, c):
+        told.append(logsnr)
+        return torch.zeros_like(z)
+    loss = loaded('choices').uniform(net, x, torch.zeros(100, dtype=int), logsnr=logsnr_of(u).float(), eps=2*x)
+    assert_close(told[0], (20 - 40*u).float(), rtol=0., atol=1e-3)
+    assert_close(loss, 4*x[:, 0, 0, 0]**2)
+
+
+def test_widths():
+    "The digits have the width 1 in every group of directions, and half of their contrast a quarter of it."
+    choices, x = loaded('choices'), digits()[torch.arange(1797)][0]
+    images = (x*127.5+127.5)
+    assert all(abs(w-1) < 1e-6 for w in choices.widths(images).values())
+    assert all(abs(w-.25) < 1e-6 for w in choices.widths((images+127.5)/2).values())
+
+
+@pytest.mark.slow
+def test_choices(tmp_path):
+    "v and p(lambda) at a tiny size; the same line makes nothing again, and other settings are refused."
+    def choices(n): return script('choices.py', '--out', tmp_path, '--seeds', 1, '--n', n, '--steps', 3)
+    done = choices(100)
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path/'choices.csv').read_text().splitlines()
+    assert len(rows) == 1 + (2*5 + 1) + 2 and json.loads((tmp_path/'provenance.json').read_text())['settings']['n'] == 100
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path/'parts'/'cells').iterdir()}
+    assert choices(100).returncode == 0 and (tmp_path/'choices.csv').read_text().splitlines() == rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path/'parts'/'cells').iterdir()} == times
+    other = choices(101)
+    assert other.returncode == 2 and 'holds a sweep with n 100, not 101' in other.stderr
+
+
 @pytest.mark.slow
 def test_script_for_a_gpu(tmp_path):
     "The script that a GPU box runs, on the CPU and at a tiny size: it leaves each of its records."
@@ -113,9 +159,7 @@ def test_script_for_a_gpu(tmp_path):
 
 def test_slopes():
     "Time that grows as the square and memory that stays are found to."
-    spec = importlib.util.spec_from_file_location('benchmark_runner', folder/'run.py')
-    runner = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runner)
+    runner = loaded('run')
     points = {str(v): dict(seconds=3*v**2, before=1e8, peak=1.5e8) for v in (1, 2, 4, 8)}
     found = runner.slopes(dict(rounds=[dict(axis=points)]*2), 'axis')
     assert found == pytest.approx(dict(time=2, time_upper=2, memory=0, memory_upper=0), abs=1e-9)
