@@ -111,7 +111,7 @@ def faults(row):
     return bad if good else [*bad, f"no check of {function}: {row['check'] or 'here'}"]
 
 
-@pytest.mark.parametrize('row', ROWS, ids=[f"{row['item']}-{row['says']}" for row in ROWS])
+@pytest.mark.parametrize('row', ROWS, ids=[f"{k}-{row['item']}" for k, row in enumerate(ROWS, 1)])
 def test_each_row_leads_somewhere(row):
     assert not faults(row)
 
