@@ -97,6 +97,9 @@ def learn(
     return train_run(state, data, run, settings, seed=seed, **_loop(p), **how)
 
 # %% ../nbs/28_runs.ipynb #d8c3f64c
+_KEPT = []    # groups of processes: who frees one last must not be torch's reducer,
+              # which keeps Python's lock while threads of the group may wait for it
+
 @dataclass
 class _Machine:
     "Where a run is computed, and how."
@@ -116,6 +119,7 @@ class _Machine:
     def finish(self):
         finished(self.place)
         if self.accelerator:
+            _KEPT.append(torch.distributed.group.WORLD)
             self.accelerator.end_training()
 
 # %% ../nbs/28_runs.ipynb #4122c41e

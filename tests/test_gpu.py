@@ -467,3 +467,27 @@ def test_two_machines_sample_one_set(alone, tmp_path):
     for a, b in zip(sorted((tmp_path/'one').glob('shard-*.safetensors')), sorted((tmp_path/'two').glob('shard-*.safetensors')), strict=True):
         a, b = load_file(a), load_file(b)
         assert torch.equal(a['labels'], b['labels']) and (a['images'].int()-b['images'].int()).abs().max() <= 1
+
+
+@pytest.mark.slow
+def test_a_group_outlives_what_shares_gradients(tmp_path):
+    "In a run's last moments torch's reducer is freed; were it the last to hold the group, threads could wait for each other for ever."
+    code = '''
+import gc, torch, weakref
+import torch.distributed as dist
+from cfg_repro.runs import _Machine
+dist.init_process_group('gloo', init_method=f'file://{FILE}', rank=0, world_size=1)
+class Accelerator:
+    def end_training(self): dist.destroy_process_group()
+on = _Machine(torch.device('cpu'), False, False, False)
+vars(on)['accelerator'] = Accelerator()
+group = weakref.ref(dist.group.WORLD)
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+on.finish()
+assert not dist.is_initialized()
+del on, model
+gc.collect()
+assert group() is not None
+'''.replace('{FILE}', str(tmp_path/'meet'))
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
