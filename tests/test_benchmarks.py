@@ -129,6 +129,40 @@ def test_widths():
     assert all(abs(w-.25) < 1e-6 for w in choices.widths((images+127.5)/2).values())
 
 
+def test_choices_reach_the_sampler(monkeypatch):
+    "A cell's v, T, w, seed and labels, each where it acts; the width of what comes out beside what was judged."
+    choices, told = loaded('choices'), {}
+
+    def generate(model, indices, shape, labels, *, seed, T, step):
+        z, logsnr = torch.zeros(2, 1, 8, 8), torch.zeros(2)
+        told.update(seed=seed, T=T, v=step.keywords['v'], labels=[labels(i) for i in indices], guided=model(z, logsnr, torch.tensor([3, 4])))
+        yield dict(images=torch.full((len(indices), 1, 8, 8), 7, dtype=torch.uint8))
+
+    def net(z, logsnr, c):
+        return c.float().view(-1, 1, 1, 1).expand_as(z)
+    net.n_classes = 10
+    monkeypatch.setattr(choices, 'generate', generate)
+    row = choices.cell(net, lambda images, splits: dict.fromkeys(choices.MEASURED, images.sum().item()), seed=5, n=12, w=0.5, T=16, v=0.6)
+    assert (told['seed'], told['T'], told['v'], told['labels']) == (5, 16, 0.6, [*range(10), 0, 1])
+    assert told['guided'][:, 0, 0, 0].tolist() == [1.5*3 - 0.5*10, 1.5*4 - 0.5*10]
+    assert (row['w'], row['T'], row['v'], row['fd'], row['width_1']) == (0.5, 16, 0.6, 12*64*7, 0)
+
+
+@pytest.mark.parametrize('density', ['paper', 'uniform'])
+def test_choices_reach_training(monkeypatch, density):
+    "Its loss, its seed and its number of steps; the weights that come out are the average."
+    choices, told = loaded('choices'), {}
+
+    def train(state, data, *, seed, steps, loss, **how):
+        told.update(how, seed=seed, steps=steps, loss=loss, state=state)
+        return []
+    monkeypatch.setattr(choices, 'train', train)
+    found = choices.trained(density, 3, 17)
+    assert (told['seed'], told['steps'], told['p_uncond']) == (3, 17, 0.1)
+    assert told['loss'] is (choices.eps_loss if density == 'paper' else choices.uniform)
+    assert found is told['state'].ema.module and not found.training
+
+
 @pytest.mark.slow
 def test_choices(tmp_path):
     "v and p(lambda) at a tiny size; the same line makes nothing again, and other settings are refused."
