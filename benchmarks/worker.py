@@ -2,6 +2,7 @@
 Started by run.py."""
 import collections, contextlib, importlib, json, math, os, platform, resource, subprocess, sys, time
 from pathlib import Path
+from uuid import uuid4
 
 
 class Clock:
@@ -187,7 +188,7 @@ def by_torch_fidelity(a, b, classifier, device):
             found = dict(features=features.double(), logits=self.net.head(features).double())
             return tuple(found[k] for k in self.features_list)
 
-    name = f'benchmark-{id(a)}'            # a name is taken once
+    name = f'benchmark-{uuid4().hex}'      # a name is taken once, and an `id` comes again
     register_feature_extractor(name, Features)
     how = dict(isc=True, fid=True, feature_extractor=name, feature_layer_isc='logits', feature_layer_fid='features',
                batch_size=500, cuda=device == 'cuda', cache=False, verbose=False)
