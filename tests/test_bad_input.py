@@ -38,7 +38,8 @@ from cfg_repro.schedule import angles, logsnr_density, logsnr_grid, logsnr_of, u
 from cfg_repro.sets import ImageSet, open_data, teachable, write_set
 from cfg_repro.solvers import ddim_step, even_grid, sde_dpmpp_2m_step
 from cfg_repro.sweeps import cfg_sweep, sweep_cells
-from cfg_repro.tradeoff import langevin_step, truncated_normal
+from cfg_repro.langevin import langevin_step
+from cfg_repro.tradeoff import truncated_normal
 from cfg_repro.training import new_state, step_generator, train
 from cfg_repro.unet import (
     Attention, AttentionPool, NoisyClassifier, ResBlock, UNet, load_adm, load_weights, time_embedding)

@@ -15,7 +15,8 @@ from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.sampling import denoise, sample, trajectory
 from cfg_repro.schedule import alpha_sigma, angles, logsnr_density, logsnr_grid, logsnr_of, u_of
 from cfg_repro.solvers import ddim_step, dpmpp_2m_step, even_grid, extrapolate, sde_dpmpp_2m_step
-from cfg_repro.tradeoff import langevin_step, truncated_normal
+from cfg_repro.langevin import langevin_step
+from cfg_repro.tradeoff import truncated_normal
 
 settings.register_profile('cfg_repro', deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile('cfg_repro')
