@@ -1,6 +1,6 @@
 """Two choices of the paper, measured on the digits: the exponent v of the step's variance, and the density p(lambda)
 of the noise levels in training: python benchmarks/choices.py. The same line goes on where it stopped; the pages
-08_sampling and 21_training read what it finds."""
+40_digits and 21_training read what it finds."""
 from functools import partial
 from pathlib import Path
 import torch
