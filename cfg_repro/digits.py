@@ -292,10 +292,10 @@ def _panels(**kw):
     fig = Figure(figsize=(7,3.3))
     return fig,fig.subplots(1, 2, **kw)
 
-def _note(ax, text, xy, **kw):
+def _note(ax, text, xy, off=(5,5), **kw):
     "A small label beside a point, legible over lines."
     halo = [withStroke(linewidth=2, foreground='white')]
-    ax.annotate(text, xy, (5,5), textcoords='offset points', fontsize=8,
+    ax.annotate(text, xy, off, textcoords='offset points', fontsize=8,
                 path_effects=halo, **kw)
 
 def _plain_log(ax):
@@ -307,17 +307,20 @@ def _plain_log(ax):
 
 # %% ../nbs/35_main_job.ipynb #4c404aa0
 LETTER = {'p_uncond': r'$p_{\mathrm{uncond}}$', 'T': '$T$'}
+NOTED = {0.: (-3,8), 1.: (-30,4), 4.: (-34,-2)}   # w, and where to say so
 
 def _curves(ax, rows, column, line, shade=None):
     "FD against IS, a curve for each value; some w of the first are noted."
     for k,value in enumerate(dict.fromkeys(r[column] for r in rows)):
         some = [r for r in rows if r[column] == value]
         grey = dict(color=str(0.2+0.25*k)) if shade else {}
-        ax.plot([r['is_mean'] for r in some], [r['fd'] for r in some], line,
-                marker='osD'[k], label=f'{LETTER[column]} = {value:g}', **grey)
-        for r in some:
-            if k == 0 and r['w'] in (0.,0.3,1.,4.):
-                _note(ax, f"$w={r['w']:g}$", (r['is_mean'],r['fd']))
+        (drawn,) = ax.plot(
+            [r['is_mean'] for r in some], [r['fd'] for r in some], line,
+            marker='osD'[k], label=f'{LETTER[column]} = {value:g}', **grey)
+        noted = [r for r in some if r['w'] in NOTED and k == 0]
+        for r in noted:
+            point,color = (r['is_mean'],r['fd']),drawn.get_color()
+            _note(ax, f"$w={r['w']:g}$", point, NOTED[r['w']], color=color)
     _plain_log(ax)
     ax.legend(fontsize=8)
 

@@ -174,7 +174,7 @@ def test_script_of_garments(tmp_path):
         done = subprocess.run(['bash', str(project.root/'results/fashion/run.sh')], env=environment | small, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0 and done.stdout.endswith('done\n'), done.stderr
     rows = {path.parent.name: list(csv.DictReader(path.open())) for path in (tmp_path/'out').glob('**/cells.csv')}
-    assert {name: len(found) for name, found in rows.items()} == {'p0.1': 2, 'calls-long': 3, 'calls-few': 3, 'table2': 10, 'guides': 2}
+    assert {name: len(found) for name, found in rows.items()} == {'p0.1': 2, 'calls-long': 3, 'calls-dpmpp_2m': 3, 'calls-sde_dpmpp_2m': 3, 'table2': 10, 'guides': 2}
     assert {r['T'] for r in rows['calls-long']} == {'3'} and {r['guidance'] for r in rows['guides']} == {'classifier'}
     assert all(float(r['fd_se']) > 0 for found in rows.values() for r in found)
     assert (tmp_path/'out/samples.png').exists() and (tmp_path/'out/p0.1/model.safetensors').exists()

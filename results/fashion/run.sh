@@ -42,9 +42,11 @@ for part in $parts; do
       for p in $ps; do
         cfg_sweep "$here/p$p" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" --out "$here/table1/p$p" "${device[@]}"
       done ;;
-    calls)     # that few calls are enough: the paper's sampler at its T, beside them
+    calls)     # whether few calls are enough: the paper's sampler at its T, and two others at few steps
       cfg_sweep "$here/p0.1" "${judged[@]}" --w 0,1,3 --T "${LONG:-256}" --n "${SOME:-500}" --out "$here/calls-long" "${device[@]}"
-      cfg_sweep "$here/p0.1" "${judged[@]}" "${few[@]}" --w 0,1,3 --n "${SOME:-500}" --out "$here/calls-few" "${device[@]}" ;;
+      for step in dpmpp_2m sde_dpmpp_2m; do
+        cfg_sweep "$here/p0.1" "${judged[@]}" "${few[@]}" --step $step --w 0,1,3 --n "${SOME:-500}" --out "$here/calls-$step" "${device[@]}"
+      done ;;
     table2)    # the paper's Table 2: its sampler, from few steps to many
       cfg_sweep "$here/p0.1" "${judged[@]}" --table 2 --v 0.3 --w 0,0.5,1,2,4 --T "${TS:-8,16,64,256}" --n "${SOME:-500}" \
         --out "$here/table2" "${device[@]}" ;;
