@@ -197,3 +197,55 @@ def test_slopes():
     points = {str(v): dict(seconds=3*v**2, before=1e8, peak=1.5e8) for v in (1, 2, 4, 8)}
     found = runner.slopes(dict(rounds=[dict(axis=points)]*2), 'axis')
     assert found == pytest.approx(dict(time=2, time_upper=2, memory=0, memory_upper=0), abs=1e-9)
+
+
+def test_nearest():
+    "The distance to the nearest of some images, and which that is, by hand."
+    images = torch.zeros(2, 1, 1, 2)
+    images[1] = 5
+    others = torch.tensor([[3., 4.], [0., 1.], [5., 5.]]).view(3, 1, 1, 2)
+    far, which = loaded('neighbours').nearest(images, others)
+    assert far.tolist() == [1., 0.] and which.tolist() == [1, 2]
+
+
+def test_digits_are_parted():
+    "Every digit is there once, with its label, and another seed parts them in another way."
+    parted, (x, c) = loaded('neighbours').parted, digits()[torch.arange(1797)]
+    rows = lambda x, c: sorted((*image, label) for image, label in zip(x.flatten(1).tolist(), c.tolist()))
+    assert rows(*parted(0)) == rows(x, c)
+    assert not torch.equal(parted(0)[0], parted(1)[0]) and not torch.equal(parted(0)[0], x)
+
+
+@pytest.mark.slow
+def test_neighbours(tmp_path):
+    "Of a tiny run: the distances of unseen digits, by numpy, and of samples as far as the file shows them."
+    done = script('neighbours.py', '--out', tmp_path/'found.json', '--n', 20, '--steps', 3, '--T', 2)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path/'found.json').read_text())
+    x = loaded('neighbours').parted(0)[0].flatten(1).double().numpy()
+    far = [((x[:1500]-image)**2).sum(1).min()**.5 for image in x[1500:]]
+    assert_close(torch.tensor(found['distances']['new']).double(), torch.tensor(far))
+    for name in ('w=0', 'w=1', 'w=4'):
+        a, b = (torch.tensor(found['pairs'][name][k]).double() for k in ('samples', 'nearest'))
+        assert_close((a-b).flatten(1).norm(dim=1), torch.tensor(found['distances'][name][:10]).double())
+        assert all(((x[:1500]-image.flatten().numpy())**2).sum(1).min() < 1e-9 for image in b)
+        assert len(found['distances'][name]) == 20
+
+
+def test_guides_take_turns(monkeypatch, tmp_path):
+    "Both ways make the same images, n of them in each round; the ratio is that of their seconds."
+    guides, asked = loaded('guides'), []
+
+    def ways(here, guide_by, w, T):
+        assert guide_by == here/'classifier' and (w, T) == (1., 8)
+        return {name: lambda images, name=name: asked.append((name, list(images))) for name in ('classifier-free', 'classifier')}
+
+    monkeypatch.setattr(guides, 'ways', ways)
+    ticks = iter([0., 2., 10., 13., 20., 24., 30., 31.])
+    monkeypatch.setattr(guides.time, 'perf_counter', lambda: next(ticks))
+    monkeypatch.setattr(guides, 'progress', lambda some, **_: some)
+    (tmp_path/'guides').mkdir()
+    guides.guides(here=str(tmp_path), n=3, rounds=2)
+    found = json.loads((tmp_path/'guides/times.json').read_text())
+    assert found['ratios'] == [1.5, 0.25] and found['seconds'][0] == {'classifier-free': 2., 'classifier': 3.}
+    assert asked[2:] == [(name, [0, 1, 2]) for name in ('classifier-free', 'classifier')]*2
