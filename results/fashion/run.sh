@@ -17,7 +17,7 @@ for split in train test; do
 done
 judged=(--reference "$work/test" --fit_on "$work/train" --classifier "$here/judge.safetensors"
         --fit_steps "${FIT:-18000}" --splits 1 --groups 10)
-few=(--step dpmpp_2m --grid even --T "${T:-8}")
+few=(--step "${STEP:-dpmpp_2m}" --grid even --T "${T:-8}")    # STEP=sde_dpmpp_2m: with noise
 ws=${W:-0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1,2,3,4}
 
 # Networks: trained in $work, and left here as weights with what there is to know of them.
@@ -40,7 +40,7 @@ for part in $parts; do
       cfg_sample "$here/p0.1" --w 0,1,3 --n 80 "${few[@]}" --out "$work/pictures" --picture "$here/samples.png" "${device[@]}" ;;
     table1)    # the paper's Table 1, by few calls; a directory for each network
       for p in $ps; do
-        cfg_sweep "$here/p$p" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" --out "$here/table1/p$p" "${device[@]}"
+        cfg_sweep "$here/p$p" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" --out "$here/table1${STEP:+-$STEP}/p$p" "${device[@]}"
       done ;;
     calls)     # whether few calls are enough: the paper's sampler at its T, and two others at few steps
       cfg_sweep "$here/p0.1" "${judged[@]}" --w 0,1,3 --T "${LONG:-256}" --n "${SOME:-500}" --out "$here/calls-long" "${device[@]}"
