@@ -35,9 +35,9 @@ def uniform(net, x, c, *, logsnr, eps):
 LOSSES = dict(paper=eps_loss, uniform=uniform)
 
 
-def trained(density, seed, steps):
-    "A network of the digits, ready to sample."
-    data = digits()
+def trained(density, seed, steps, data=None):
+    "A network of the digits, or of some of them, ready to sample."
+    data = digits() if data is None else data
     how = {k: SETTINGS[k] for k in ('batch_size', 'lr', 'warmup', 'ema_decay')}
     p = fitting(preset('digits', p_uncond=P_UNCOND, steps=steps, **how), data)
     state = new_run(p, seed, 'cpu')
@@ -64,11 +64,16 @@ def widths(images, parts=4):
             for i, (a, b) in enumerate(zip(found.chunk(parts), variances.chunk(parts)), 1)}
 
 
-def cell(net, judge, seed, n, w, T, v):
-    "The row of one sample of a network, of as many images of each digit."
+def sampled(net, seed, n, w, T, v):
+    "Images of a network, as many of each digit: uint8 (n,1,8,8)."
     how = dict(seed=seed, T=T, step=partial(ancestral_step, v=v))
     batches = generate(guided(net, w, null=10), range(n), (1, 8, 8), lambda i: i % 10, **how)
-    images = torch.cat([batch['images'] for batch in batches])
+    return torch.cat([batch['images'] for batch in batches])
+
+
+def cell(net, judge, seed, n, w, T, v):
+    "The row of one sample of a network."
+    images = sampled(net, seed, n, w, T, v)
     found = judge(images, splits=1)
     return dict(w=w, T=T, v=v) | {k: found[k] for k in MEASURED} | widths(images)
 

@@ -1,19 +1,13 @@
 """Does a network copy what it has learnt from? It learns from five sixths of the digits; how far each of its samples
 lies from the nearest of these is compared with how far the other sixth, real digits that it has not seen, lies from
 them: python benchmarks/neighbours.py. The page 40_digits reads what it finds."""
-from functools import partial
 from pathlib import Path
 import torch
 from cfg_repro.console import command
-from cfg_repro.data import MemorySet, digits
+from cfg_repro.data import MemorySet, digits, from_uint8
 from cfg_repro.digits import SETTINGS
-from cfg_repro.generate import generate
-from cfg_repro.guidance import guided
-from cfg_repro.presets import fitting, preset
 from cfg_repro.results import provenance, write_json
-from cfg_repro.reverse import ancestral_step
-from cfg_repro.runs import LOOP, new_run
-from cfg_repro.training import train
+from choices import sampled, trained
 
 results = Path(__file__).resolve().parents[1]/'results'
 
@@ -23,24 +17,6 @@ def parted(seed):
     data = digits()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     return data[order]
-
-
-def learnt(x, c, seed, steps):
-    "A network of the main job that has learnt from these digits, and how it was told to."
-    data = MemorySet(x, c, digits().settings)
-    how = {k: SETTINGS[k] for k in ('batch_size', 'lr', 'warmup', 'ema_decay')}
-    p = fitting(preset('digits', p_uncond=SETTINGS['T_sweep_p_uncond'], steps=steps, **how), data)
-    state = new_run(p, seed, 'cpu')
-    for _ in train(state, data, seed=seed, **{name: p[name] for name in LOOP}):
-        pass
-    return state.ema.module.eval()
-
-
-def samples(net, n, w, T, v, seed):
-    "Images of a network in [-1,1], as many of each digit."
-    how = dict(seed=seed, T=T, step=partial(ancestral_step, v=v))
-    batches = generate(guided(net, w, null=10), range(n), (1, 8, 8), lambda i: i % 10, **how)
-    return torch.cat([batch['images'] for batch in batches])/127.5 - 1
 
 
 def nearest(images, others):
@@ -61,12 +37,12 @@ def neighbours(
     torch.set_num_threads(1)
     x, c = parted(seed)
     old, new = x[:1500], x[1500:]
-    net = learnt(old, c[:1500], seed, steps)
+    net = trained('paper', seed, steps, MemorySet(old, c[:1500], digits().settings))
     real, _ = nearest(new, old)
     found = dict(new=real.tolist())
     pairs = {}
     for w in (0., 1., 4.):
-        images = samples(net, n, w, T, SETTINGS['v'], seed)
+        images = from_uint8(sampled(net, seed, n, w, T, SETTINGS['v']))
         far, which = nearest(images, old)
         found[f'w={w:g}'] = far.tolist()
         pairs[f'w={w:g}'] = dict(samples=images[:10, 0].tolist(), nearest=old[which[:10], 0].tolist())

@@ -8,6 +8,7 @@ from cfg_repro.schedule import logsnr_of
 
 folder = project.root/'benchmarks'
 local = {path.stem for path in folder.iterdir()}
+sys.path.append(str(folder))      # a benchmark may import its neighbour
 
 
 def script(name, *words):
