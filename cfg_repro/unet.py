@@ -505,7 +505,43 @@ class UNet(Network):
         self.widths = film_widths(self)
         self.film = nn.Linear(emb, sum(self.widths))
 
+# %% ../nbs/20_unet.ipynb #20aa0001
+@patch
+def trunk(self:UNet,
+    z, # Noisy images, (B,C,H,W)
+    films, # From `films_of`; used up as far as this goes
+)->tuple: # The features at the bottom, and what each block of the way down put out
+    "The way down, and across."
+    h,skips = z,[]
+    for layers in self.down:
+        h = run(layers, h, films, self.checkpoint)
+        skips.append(h)
+    return run(self.mid, h, films, self.checkpoint),skips
+
+@patch
+def climb(self:UNet,
+    h, # Features from below, (B,C,H,W)
+    skips:list, # What the way down put out; its last ones are taken away
+    films, # Scales and shifts of the blocks; used up as far as this goes
+    blocks, # Those of the way up to go through
+)->torch.Tensor: # Features, (B,C,H,W)
+    "The way up, or a part of it."
+    for layers in blocks:
+        h = torch.cat([h, skips.pop()], dim=1)
+        h = run(layers, h, films, self.checkpoint)
+    return h
+
 # %% ../nbs/20_unet.ipynb #bb583d6c
+@patch
+def at_embedding(self:UNet,
+    z, # Noisy images, (B,C,H,W)
+    emb, # What the network is told of them, (B, 4 channels)
+)->torch.Tensor: # The predicted noise, (B,C,H,W)
+    "The whole letter: each residual block takes its scales and shifts from `emb`."
+    films = films_of(self, emb)
+    h,skips = self.trunk(z, films)
+    return self.out(self.climb(h, skips, films, self.up))
+
 @patch
 def at_time(self:UNet,
     z, # Noisy images, (B,C,H,W)
@@ -513,17 +549,7 @@ def at_time(self:UNet,
     c, # Labels in [0, n_classes], whole numbers (B,)
 )->torch.Tensor: # The predicted noise, (B,C,H,W)
     "The network at time t, as ADM's are called; ours goes through the log-SNR."
-    emb = embed_time(self, t) + self.label(c.long())                    # (B,4 channels)
-    films = films_of(self, emb)
-    h,skips = z,[]
-    for layers in self.down:
-        h = run(layers, h, films, self.checkpoint)
-        skips.append(h)
-    h = run(self.mid, h, films, self.checkpoint)
-    for layers in self.up:
-        h = torch.cat([h, skips.pop()], dim=1)
-        h = run(layers, h, films, self.checkpoint)
-    return self.out(h)
+    return self.at_embedding(z, embed_time(self, t) + self.label(c.long()))
 
 # %% ../nbs/20_unet.ipynb #0c8fb6ad
 def fits(net, z, logsnr):
