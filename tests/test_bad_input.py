@@ -18,10 +18,13 @@ from cfg_repro.digits import cfg_digits
 from cfg_repro.evaluate import Classifier, Statistics, check_images, evaluate, fit_classifier, inception_weights
 from cfg_repro.evaluate import load_statistics, make_extractor, save_statistics
 from cfg_repro.files import file_hash, intact, read_record, write_manifest, write_record
+from cfg_repro.gaussians import Gaussians, exact_moments
 from cfg_repro.forward import diffuse, eps_from_score, eps_from_x, score_from_eps, transition, x_from_eps
 from cfg_repro.generate import balanced_labels, generate, image_noise, random_labels
+from cfg_repro.gradient import asymmetry, jacobian
 from cfg_repro.guidance import guide, guided, implicit_classifier_grad, limited
 from cfg_repro.hardware import pick, spread
+from cfg_repro.inside import Inside, bayes_step, class_sum, every_class, guided_inside
 from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
 from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
@@ -31,6 +34,7 @@ from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folder
 from cfg_repro.presets import fitting, level_sizes, preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
+from cfg_repro.rules import cfgpp_step, cfgpp_strength, characteristic, corrected, effective_share, feynman_kac, resample, step_weight
 from cfg_repro.runs import cfg_train
 from cfg_repro.samples import cfg_export, cfg_sample, class_numbers, guidable, load_guide, load_run, maker
 from cfg_repro.sampling import denoise, sample
@@ -39,8 +43,12 @@ from cfg_repro.sets import ImageSet, open_data, teachable, write_set
 from cfg_repro.solvers import ddim_step, even_grid, sde_dpmpp_2m_step
 from cfg_repro.sweeps import cfg_sweep, sweep_cells
 from cfg_repro.langevin import langevin_step
+from cfg_repro.one_pass import LateUNet, StrengthUNet, distillation_loss, guidance_free_loss, late_guided, told
+from cfg_repro.owed import by_level, cross_ratio, owed_pair, owed_strength, weighed
 from cfg_repro.tradeoff import truncated_normal
 from cfg_repro.training import new_state, step_generator, train
+from cfg_repro.worse import guided_by
+from cfg_repro.variants import mixed, projected, ramp, rescaled, still
 from cfg_repro.unet import (
     Attention, AttentionPool, NoisyClassifier, ResBlock, UNet, load_adm, load_weights, time_embedding)
 
@@ -177,6 +185,24 @@ FUNCTIONS = {
     'guided: c is (4,) torch.int64': lambda d: guided(model, 1., null=10)(z, zeros(5), c[:4]),
     'guided: eps is (10, 1, 8, 7), z (10, 1, 8, 8)': lambda d: guided(narrow, 1., null=10)(z, zeros(5), c),
     'guided: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: guided(narrow, 0., null=10)(z, zeros(5), c),
+    # the classifier inside, and gradients
+    'prior is [0.5, -0.5]: it must be a row of numbers, 0 or more, not all of them 0': lambda d: Inside(model, [.5, -.5]),
+    'prior is [0.0, 0.0]': lambda d: guided_inside(model, 1., prior=[0., 0.]),
+    'prior is [[1.0]]': lambda d: Inside(model, [[1.]]),
+    'prior is [nan, 1.0]': lambda d: Inside(model, [nan, 1.]),
+    'guided_inside: guidance strength w is inf': lambda d: guided_inside(model, math.inf, prior=[1, 1]),
+    'logsnr runs from -1 to 1: all images of a walk are at one log-SNR':
+        lambda d: guided_inside(model, 1., prior=[1, 1])(z, tensor([-1., 0., 0., 0., 1.]), c),
+    'guided_inside: labels run from 2 to 2: they must be in [0,1]': lambda d: guided_inside(model, 1., prior=[1, 1])(z, zeros(5), c+2),
+    'n_classes is 0: it must be a whole number, 1 or more': lambda d: every_class(model, z, 0, logsnr=low),
+    'every_class: eps is (10, 1, 8, 7), z (10, 1, 8, 8)': lambda d: every_class(narrow, z, 2, logsnr=low),
+    'z is (5, 1, 8, 8), z_next (4, 1, 8, 8)':
+        lambda d: bayes_step(zeros(5, 2), z, zeros(5, 2, 1, 8, 8), z[:4], logsnr=low, logsnr_next=high),
+    'bayes_step: v is 2': lambda d: bayes_step(zeros(5, 2), z, zeros(5, 2, 1, 8, 8), z, logsnr=low, logsnr_next=high, v=2),
+    'eps is (5, 3), log_p (5, 2)': lambda d: class_sum(zeros(5, 3, 1, 8, 8), zeros(5, 2)),
+    'J is (3,): it must be (D,D) or (B,D,D)': lambda d: asymmetry(zeros(3)),
+    'J is (4, 3)': lambda d: asymmetry(zeros(4, 3)),
+    'field is (5, 64), z (5, 1, 8, 8)': lambda d: jacobian(lambda z: z.flatten(1), z),
     'eps_cond is (5, 1, 8, 8), eps_uncond (5, 1, 8, 7)': lambda d: guide(z, z[..., :7], 1.),
     'implicit_classifier_grad: eps_uncond (1, 1, 8, 8)': lambda d: implicit_classifier_grad(z, z[:1], logsnr=low),
     'implicit_classifier_grad: logsnr is (5,)': lambda d: implicit_classifier_grad(z, z, logsnr=zeros(5)),
@@ -212,6 +238,46 @@ FUNCTIONS = {
     'noise is (1, 1, 8, 8), z (5, 1, 8, 8)': lambda d: sample(model, z, c, T=2, noise=lambda t: z[:1]),
     # other roads
     'psi is 0': lambda d: truncated_normal((3,), 0.), 'psi is nan': lambda d: truncated_normal((3,), nan), 'step_size is -1.0': lambda d: langevin_step(z, z, step_size=-1., noise=z), 'step_size is nan': lambda d: langevin_step(z, z, step_size=nan, noise=z),
+    # beyond the paper
+    's is 0': lambda d: Gaussians(0., 0., 1.), 'S is nan': lambda d: Gaussians(0., 1., nan),
+    'S is inf': lambda d: Gaussians(0., 1., math.inf), "s is '1'": lambda d: Gaussians(0., '1', 1.),
+    'mu is nan: it must be finite numbers': lambda d: Gaussians(nan, 1., 1.),
+    'w is -2.0: there is no guided density': lambda d: Gaussians(0., 1., 2.).promised(-2.),
+    'promised: guidance strength w is nan': lambda d: Gaussians(0., 1., 2.).promised(nan),
+    'ended: guidance strength w is inf': lambda d: Gaussians(0., 1., 2.).ended(math.inf, 1.),
+    'stirring is -1.0: it must be 0 or more': lambda d: Gaussians(0., 1., 2.).ended(1., -1.),
+    'stirring is nan': lambda d: Gaussians(0., 1., 2.).ended(1., nan),
+    'labels run from 2 to 2': lambda d: Gaussians(0., 1., 2.)(z, low, c+2),
+    'the model must be affine in z': lambda d: exact_moments(guided(Mixture([[-1.], [1.]], [.6, .6]), 1., null=2), tensor([-1., 1.])),
+    'by_level: logsnrs are (2,), values (3,): they must be two rows': lambda d: by_level(zeros(2), zeros(3)),
+    'by_level: logsnrs are (1,), values (1,)': lambda d: by_level(zeros(1), zeros(1)),
+    'logsnrs are [0.0, 0.0]: they must increase': lambda d: by_level(zeros(2), zeros(2)),
+    **{f'{f.__name__}: eps is (3, 1, 8, 8)'.replace('eps is', 'x is (5, 1, 8, 8), eps'): lambda d, f=f: f(model, z, z[:3], c, zeros(2), null=3)
+       for f in (owed_strength, owed_pair, cross_ratio)},
+    'owed_strength: labels run from 4 to 4': lambda d: owed_strength(model, z, z, c+4, zeros(2), null=3),
+    'weighed: labels run from 4 to 4': lambda d: weighed(model, 1., 1., null=3)(z, zeros(5), c+4),
+    'weighed: guidance strength w is nan': lambda d: weighed(model, 1., nan, null=3)(z, zeros(5), c),
+    # rules
+    'step_weight: v is 2.0: it must be in [0,1]': lambda d: step_weight(z, z, 1., logsnr=low, logsnr_next=high, v=2.),
+    'step_weight: guidance strength w is nan': lambda d: step_weight(z, z, nan, logsnr=low, logsnr_next=high),
+    'step_weight: eps is (5, 1, 8, 7): they must have one shape': lambda d: step_weight(z, z[..., :7], 1., logsnr=low, logsnr_next=high),
+    'log_weight is (5, 1): it must be (B,)': lambda d: effective_share(zeros(5, 1)),
+    'log_weight is (0,): it must be (B,)': lambda d: effective_share(zeros(0)),
+    'the largest of log_weight is nan: it must be a finite number': lambda d: effective_share(tensor([0., nan])),
+    'the largest of log_weight is inf': lambda d: resample(tensor([0., math.inf])),
+    'feynman_kac: guidance strength w is inf': lambda d: feynman_kac(model, math.inf, null=10),
+    'labels run from 0 to 4: images that take each other': lambda d: feynman_kac(model, 1., null=10)[0](z, zeros(5), torch.arange(5)),
+    'feynman_kac: labels run from 11 to 11': lambda d: feynman_kac(model, 1., null=10)[0](z, zeros(5), c+11),
+    'rounds is 0: it must be a whole number, 1 or more': lambda d: characteristic(model, 1., null=10, rounds=0),
+    'characteristic: guidance strength w is nan': lambda d: characteristic(model, nan, null=10),
+    'characteristic: labels run from 11 to 11': lambda d: characteristic(model, 1., null=10)(z, zeros(5), c+11),
+    'kappa is nan: it must be a finite number': lambda d: cfgpp_strength(nan, [0., 1.]),
+    'cfgpp_strength: logsnrs go from 1.0 to 0.0': lambda d: cfgpp_strength(.5, [1., 0.]),
+    'logsnr is 0.5: it must be one of those that the sampler visits': lambda d: cfgpp_strength(.5, [0., 1.])(tensor([0., .5])),
+    'cfgpp_step: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: cfgpp_step(narrow, null=10)(z, z, logsnr=low, logsnr_next=high),
+    'k is -1: it must be a whole number, 0 or more': lambda d: corrected(model, c, k=-1),
+    'size is -0.5: it must be a number, 0 or more': lambda d: corrected(model, c, k=1, size=-.5),
+    "size is 'small'": lambda d: corrected(model, c, k=1, size='small'),
     # data
     'images hold numbers that are not finite': lambda d: to_uint8(z+nan),
     'images are torch.float32: they must be bytes': lambda d: from_uint8(z),
@@ -375,6 +441,29 @@ FUNCTIONS = {
     "maker: w is '1': it must be a finite number": lambda d: maker(model, {}, w='1', T=2, v=0.),
     'the interval is 2.0 to -2.0: it must be two numbers, the first below the second': lambda d: limited(1., 2., -2.),
     'limited: guidance strength w is nan': lambda d: limited(nan, -2., 2.),
+    "shared is 4: it must be a whole number from 0 to 3": lambda d: LateUNet(**DIGITS, shared=4),
+    'late_guided: guidance strength w is nan': lambda d: late_guided(LateUNet(**DIGITS), nan)(z, zeros(5), c),
+    'late_guided: labels run from 12 to 12': lambda d: late_guided(LateUNet(**DIGITS), 1.)(z, zeros(5), c+12),
+    'w is -0.5: it must be 0 or more, for the network is told 1/(1+w)': lambda d: told(StrengthUNet(**DIGITS), -.5)(z, zeros(5), c),
+    'the largest strength is 0: it must be a number above 0': lambda d: guidance_free_loss(0),
+    'the largest strength is nan': lambda d: distillation_loss(model, nan),
+    'guided_by: guidance strength w is nan': lambda d: guided_by(model, model, nan),
+    'guided_by: w is (4,), the images are (5, 1, 8, 8)': lambda d: guided_by(model, model, lambda l: l[:4])(z, zeros(5), c),
+    'guided_by: c is (4,) torch.int64': lambda d: guided_by(model, model, 1.)(z, zeros(5), c[:4]),
+    'guided_by: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: guided_by(model, narrow, 1.)(z, zeros(5), c),
+    'mixed: guidance strength w is inf': lambda d: mixed(model, rescaled, math.inf, null=10),
+    'mixed: labels run from 12 to 12: they must be in [0,10]': lambda d: mixed(model, rescaled, 1., null=10)(z, zeros(5), c+12),
+    "shape is 'sine': it must be one of linear, cosine": lambda d: ramp(1., 'sine'),
+    'ramp: guidance strength w is nan': lambda d: ramp(nan),
+    'least is inf: it must be a number below infinity': lambda d: ramp(1., least=math.inf),
+    'phi is 1.5: it must be a number from 0 to 1': lambda d: rescaled(z, z, 1., z=z, logsnr=low, phi=1.5),
+    'phi is nan': lambda d: rescaled(z, z, 1., z=z, logsnr=low, phi=nan),
+    'an image is (1, 1, 1): one number has no standard deviation':
+        lambda d: rescaled(z[..., :1, :1], z[..., :1, :1], 1., z=z[..., :1, :1], logsnr=low),
+    'eta is inf: it must be a finite number': lambda d: projected(z, z, 1., z=z, logsnr=low, eta=math.inf),
+    'r is 0.0: it must be above 0': lambda d: projected(z, z, 1., z=z, logsnr=low, r=0.),
+    'r is nan': lambda d: projected(z, z, 1., z=z, logsnr=low, r=nan),
+    'until is nan: it must be a number': lambda d: still(model, nan),
     'w is 1: this run has one class, so its label says nothing': lambda d: guidable(1., dict(net=dict(n_classes=1), p_uncond=.1)),
     'w is -1: this run was trained with p_uncond 0': lambda d: guidable(-1., dict(net=dict(n_classes=2), p_uncond=0.)),
     "there is no class 'cta'; did you mean cat?": lambda d: class_numbers(('cta',), pets),

@@ -136,7 +136,7 @@ def test_the_walk_sees():
 
 def test_everything_is_on_the_map():
     "Every numbered thing of the paper, and every title of the slides, has a row; nothing else has."
-    items = {source: [row['item'] for row in ROWS if row['source'] == source] for source in ('paper', 'slides')}
+    items = {source: [row['item'] for row in ROWS if row['source'] == source] for source in ('paper', 'slides', 'beyond')}
     assert sum(map(len, items.values())) == len(ROWS)
     assert {item for item in items['paper'] if not item.startswith('Section ')} == NUMBERED
     assert list(dict.fromkeys(items['slides'])) == SLIDES
