@@ -31,7 +31,7 @@ from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
 from cfg_repro.pictures import board, film, writable
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
 from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folders, prepare
-from cfg_repro.presets import fitting, level_sizes, preset
+from cfg_repro.presets import DIGITS, fitting, level_sizes, preset
 from cfg_repro.results import write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.rules import cfgpp_step, cfgpp_strength, characteristic, corrected, effective_share, feynman_kac, resample, step_weight
