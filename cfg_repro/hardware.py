@@ -258,7 +258,7 @@ def memory_needed(
 # %% ../nbs/23_hardware.ipynb #ff018b8d
 SIGNS = ('not enough memory', "can't allocate memory", 'out of memory',
          'STATUS_ALLOC_FAILED', 'Storage size calculation overflowed',
-         'integer multiplication overflow')
+         'integer multiplication overflow', 'could not create a primitive')
 
 def _exhausted(error):
     "Whether an error says that there is not enough memory."

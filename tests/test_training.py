@@ -220,7 +220,7 @@ import resource, sys
 import cfg_repro.runs
 from pathlib import Path
 used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used+2**29, used+2**29))
+resource.setrlimit(resource.RLIMIT_AS, (used+5*2**27, used+5*2**27))
 sys.argv = ['cfg_train', *sys.argv[1:]]
 cfg_repro.runs.cfg_train.console()
 """
