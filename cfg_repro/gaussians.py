@@ -88,9 +88,9 @@ def ended(self:Gaussians,
         raise Refusal(f"stirring is {stirring!r}: it must be 0 or more")
     if stirring == math.inf:
         return self.promised(w)
-    p,b = (1+stirring)/2,self.between
-    mean = self.mu*(1+w)*average_power(p*w, p, b)
-    return mean, self.s*average_power(2*p*w, stirring, b)**.5
+    q,b = (1+stirring)/2,self.between
+    mean = self.mu*(1+w)*average_power(q*w, q, b)
+    return mean, self.s*average_power(2*q*w, stirring, b)**.5
 
 # %% ../nbs/60_gaussians.ipynb #60a0001b
 def exact_moments(

@@ -271,7 +271,7 @@ FUNCTIONS = {
     'rounds is 0: it must be a whole number, 1 or more': lambda d: characteristic(model, 1., null=10, rounds=0),
     'characteristic: guidance strength w is nan': lambda d: characteristic(model, nan, null=10),
     'characteristic: labels run from 11 to 11': lambda d: characteristic(model, 1., null=10)(z, zeros(5), c+11),
-    'kappa is nan: it must be a finite number': lambda d: cfgpp_strength(nan, [0., 1.]),
+    'omega is nan: it must be a finite number': lambda d: cfgpp_strength(nan, [0., 1.]),
     'cfgpp_strength: logsnrs go from 1.0 to 0.0': lambda d: cfgpp_strength(.5, [1., 0.]),
     'logsnr is 0.5: it must be one of those that the sampler visits': lambda d: cfgpp_strength(.5, [0., 1.])(tensor([0., .5])),
     'cfgpp_step: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: cfgpp_step(narrow, null=10)(z, z, logsnr=low, logsnr_next=high),
