@@ -144,7 +144,7 @@ def cfgpp_step(
     model, # The model that is guided: model(z, logsnr, c) -> eps
     *,
     null:int, # The null class, n_classes
-)->Callable: # A step for `sample`, whose model is to be `guided` by kappa - 1
+)->Callable: # A step for `sample`, whose model is to be `guided` by omega - 1
     "DDIM with the guided x and the unconditional noise: CFG++, Chung et al. 2024."
     def step(z, x, *, logsnr, logsnr_next, noise=None, previous=None):
         none = torch.full((len(z),), null, device=z.device)
@@ -154,11 +154,11 @@ def cfgpp_step(
 
 # %% ../nbs/62_rules.ipynb #62a00026
 def cfgpp_strength(
-    kappa:float, # Guidance of CFG++, a finite number; its authors use 0 to 1
+    omega:float, # Guidance of CFG++, a finite number; its authors use 0 to 1
     logsnrs, # The log-SNRs that the sampler visits, increasing, (T,)
 )->Callable: # A strength for `guided`: a function of logsnr, (B,) -> (B,)
-    "CFG++ as DDIM with guidance of 1 + w = kappa/(1 - exp(-h/2)), h the step."
-    finite(kappa, 'kappa')
+    "CFG++ as DDIM with guidance of 1 + w = omega/(1 - exp(-h/2)), h the step."
+    finite(omega, 'omega')
     logsnrs = increasing(logsnrs, None)
     reach = -torch.expm1(-logsnrs.diff(append=torch.tensor([math.inf]))/2)
     def strength_of(logsnr):
@@ -167,7 +167,7 @@ def cfgpp_strength(
         if looked_at(off) and not (off < 1e-3).all():
             raise Refusal(f"logsnr is {logsnr[off.argmax()].item()}: "
                           "it must be one of those that the sampler visits")
-        return (kappa/reach.to(logsnr.device)[place] - 1).to(logsnr)
+        return (omega/reach.to(logsnr.device)[place] - 1).to(logsnr)
     return strength_of
 
 # %% ../nbs/62_rules.ipynb #62a0002c

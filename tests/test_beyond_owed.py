@@ -1,4 +1,5 @@
 "The schedule that guidance owes: what its page cannot say of every model, image and weight."
+import math
 import numpy as np
 import torch
 from hypothesis import given, settings, strategies as st
@@ -109,3 +110,24 @@ def test_the_start_of_the_schedule():
     mu = g.mu
     wanted = (mean-mu)@mu/(mu@mu)            # the middle of all data is 0
     torch.testing.assert_close(found, wanted[None], rtol=1e-3, atol=1e-3)
+
+
+@given(st.floats(-3, 3), st.floats(.2, 1), st.floats(1.1, 3), st.floats(0, 5), st.floats(-10, 10))
+def test_exact_for_gaussians(mu, s, S, w, l):
+    "Of any place and width: with one number guidance is the noise of the diffused promise, at every z; and least squares finds that number."
+    g = Gaussians(mu, s, S)
+    mean, std = g.promised(w)
+    level = torch.tensor([l], dtype=torch.float64)
+    alpha, sigma = torch.sigmoid(level).sqrt(), torch.sigmoid(-level).sqrt()
+    z = torch.linspace(-4, 4, 9, dtype=torch.float64)[:, None]
+    x, noise = torch.randn(2, 40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    right = lambda z: sigma*(z-alpha*mean)/(alpha**2*std**2+sigma**2)
+    noised = alpha*(mean + std*x) + sigma*noise
+    t = math.exp(-l)
+    wanted = (1+w)/(1+w*(1-s*s/S/S))*(s*s+t)/(std**2+t) - 1
+    at = level.expand(9), torch.zeros(9, dtype=int)
+    torch.testing.assert_close(guided(g, wanted, null=1)(z, *at), right(z), rtol=1e-8, atol=1e-9)
+    fixed = lambda z, logsnr, c: g(noised.repeat(2, 1), logsnr, c)
+    eps = right(noised)                      # without what no function of z predicts
+    found = owed_strength(fixed, x, eps, torch.zeros(40, dtype=int), level, null=1)
+    torch.testing.assert_close(found.item(), wanted, rtol=1e-5, atol=1e-6)

@@ -112,8 +112,8 @@ def test_each_image_has_its_own_characteristic():
     assert_close(as_images.flatten(1), together)
 
 
-@given(T=st.integers(2, 30), kappa=st.floats(-.5, 1.5), seed=seeds, even=st.booleans())
-def test_cfgpp_as_published(T, kappa, seed, even):
+@given(T=st.integers(2, 30), omega=st.floats(-.5, 1.5), seed=seeds, even=st.booleans())
+def test_cfgpp_as_published(T, omega, seed, even):
     "The published lines, the step and the strength: one walk. DDPM's letters, alpha-bar = alpha^2."
     logsnrs = even_grid(T) if even else logsnr_grid(T)
     z_1 = randn(5, 2, seed=seed)
@@ -122,13 +122,13 @@ def test_cfgpp_as_published(T, kappa, seed, even):
     for t, l in enumerate(logsnrs):
         abar = l.sigmoid()
         eps_u, eps_c = three(z, l, none), three(z, l, c)
-        x = (z - (1-abar).sqrt()*(eps_u + kappa*(eps_c-eps_u)))/abar.sqrt() if not l < -19 else (
-            z - (-l).sigmoid().sqrt()*(eps_u + kappa*(eps_c-eps_u)))/abar.sqrt()
+        x = (z - (1-abar).sqrt()*(eps_u + omega*(eps_c-eps_u)))/abar.sqrt() if not l < -19 else (
+            z - (-l).sigmoid().sqrt()*(eps_u + omega*(eps_c-eps_u)))/abar.sqrt()
         if t+1 < T: z = logsnrs[t+1].sigmoid().sqrt()*x + (-logsnrs[t+1]).sigmoid().sqrt()*eps_u
     near = dict(rtol=1e-6, atol=1e-6)
-    theirs = sample(guided(three, kappa-1, null=3), z_1, c, logsnrs=logsnrs, clip=None, step=cfgpp_step(three, null=3))
+    theirs = sample(guided(three, omega-1, null=3), z_1, c, logsnrs=logsnrs, clip=None, step=cfgpp_step(three, null=3))
     assert_close(theirs, x, **near)
-    as_strength = guided(three, cfgpp_strength(kappa, logsnrs), null=3)
+    as_strength = guided(three, cfgpp_strength(omega, logsnrs), null=3)
     ours = sample(as_strength, z_1, c, logsnrs=logsnrs, clip=None, step=ddim_step)
     assert_close(ours, x, **near)
 
@@ -201,6 +201,27 @@ def test_weights_make_the_promised_mean():
     assert abs(x.mean()-wanted) < .03*std + 4*std/n**.5
     assert abs(x.std()/std - 1) < .04
     assert abs(plain.mean()-wanted) > .1*std
+
+
+@pytest.mark.parametrize('w, v', [(0., 1.), (1., 0.), (4., .5)])
+def test_weights_by_hand(w, v):
+    "A whole walk written out: draw anew by w(1+w)/2 (e^h - 1) |d|^2, narrower by (the two sigma^2)^v, then an ancestral step."
+    grid, noises, c = even_grid(8, -4., 4.), randn(8, 200, 2, seed=5), torch.zeros(200, dtype=int)
+    def seeded(): return torch.Generator().manual_seed(1)
+    z, draws = noises[0], seeded()
+    for t, (l, m) in enumerate(zip(grid, grid[1:]), 1):
+        eps_c, eps_u = three(z, l, c), three(z, l, c+3)
+        narrower = ((1+l.exp())/(1+m.exp()))**v
+        rate = w*(1+w)/2*(m-l).expm1()*narrower
+        kept = resample(rate*((eps_c-eps_u)**2).sum(1), draws)
+        alpha, sigma = alpha_sigma(l)
+        x = (z - sigma*((1+w)*eps_c - w*eps_u))/alpha
+        z = ancestral_step(z[kept], x[kept], logsnr=l, logsnr_next=m, v=v, noise=noises[t])
+    alpha, sigma = alpha_sigma(m)
+    wanted = (z - sigma*((1+w)*three(z, m, c) - w*three(z, m, c+3)))/alpha
+    model, step = feynman_kac(three, w, null=3, v=v, generator=seeded())
+    found = sample(model, noises[0], c, logsnrs=grid, step=step, clip=None, noise=lambda t: noises[t])
+    assert_close(found, wanted)
 
 
 def test_labels_of_one_class():
