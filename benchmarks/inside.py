@@ -16,7 +16,7 @@ from cfg_repro.inside import Inside, guided_inside, class_sum, noised_path
 from cfg_repro.presets import fitting, preset
 from cfg_repro.results import provenance, write_csv, write_json
 from cfg_repro.runs import LOOP, new_run
-from cfg_repro.schedule import logsnr_grid
+from cfg_repro.schedule import alpha_sigma, logsnr_grid
 from cfg_repro.sweeps import begin
 from cfg_repro.training import classifier_loss, train
 from cfg_repro.unet import NoisyClassifier
@@ -92,8 +92,15 @@ def norms(J, name):
     return {f'all_{name}': J.square().sum().item(), f'odd_{name}': ((J-J.mT)/2).square().sum().item()}
 
 
+def of_guess(J, logsnr):
+    "What a network adds to the Jacobian of eps, minus alpha/sigma times that of its guess of x: z itself puts I/sigma there."
+    _, sigma = alpha_sigma(logsnr)
+    return J - torch.eye(J.shape[-1]).to(J)/sigma
+
+
 def turns(net, seed, data, n):
-    "The Jacobians of a network's predictions, and of the guidance vector, at noisy digits: a row for each log-SNR."
+    """The Jacobians of a network's predictions, of its guess of x, and of the guidance vector, at noisy digits: a row for
+    each log-SNR."""
     x, c = data[torch.arange(n)]
     net, g, rows = net.double(), torch.Generator().manual_seed(seed), []
     z_eps = torch.randn(x.shape, generator=g, dtype=torch.float64)
@@ -102,8 +109,8 @@ def turns(net, seed, data, n):
         z = diffuse(x.double(), z_eps, logsnr=logsnr)
         def predicted(labels): return jacobian(lambda z: net(z, logsnr.expand(n), labels), z)
         with_class, without = predicted(c), predicted(torch.full_like(c, beyond.NULL))
-        found = norms(with_class, 'cond') | norms(without, 'null') | norms(with_class-without, 'd')
-        rows.append(dict(logsnr=level) | found)
+        fields = dict(cond=with_class, null=without, guess=of_guess(with_class, logsnr), d=with_class-without)
+        rows.append(dict(logsnr=level) | {k: v for name, J in fields.items() for k, v in norms(J, name).items()})
     return rows
 
 

@@ -33,7 +33,7 @@ def jacobian(
 def asymmetry(
     J, # Jacobians, (D,D) or (B,D,D)
 )->torch.Tensor: # |A|/|J| of all together, (): 0 for gradients, 1 for what only turns
-    "The share of Jacobians that no gradient has: A = (J - J^T)/2, Frobenius norms."
+    "How much of Jacobians no gradient has: A = (J - J^T)/2, Frobenius norms."
     if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
         raise Refusal(f"J is {tuple(J.shape)}: it must be (D,D) or (B,D,D)")
     odd = (J-J.mT)/2

@@ -216,6 +216,8 @@ def test_turns_of_the_script(digits_like):
         def J(k, i): return torch.func.jacrev(lambda z: (M[k] @ z.tanh())*(1+l**2))(z[i].flatten())
         found = dict(cond=[J(c[i], i) for i in range(3)], null=[J(10, i) for i in range(3)])
         found['d'] = [a-b for a, b in zip(*found.values())]
+        def guess(z, k): return (z - (-l).sigmoid().sqrt()*(M[k] @ z.tanh())*(1+l**2))/l.sigmoid().sqrt()
+        found['guess'] = [torch.func.jacrev(guess)(z[i].flatten(), c[i])*(l/2).exp() for i in range(3)]
         for name, each in found.items():
             each = torch.stack(each)
             assert r[f'all_{name}'] == pytest.approx((each**2).sum().item())
