@@ -28,7 +28,8 @@ W = {250: (0., 1., 2., 3., 4., 6.), 500: (0., .7, 1., 1.5, 2., 3., 4.), 1000: (0
 EARLIER = (250, 500)
 AWAY = {'250': (.1, .2, .4, .7, 1.), '500': (.2, .4, .8, 1.4, 2.), 'any class': (.2, .4, .7, 1.)}
 RULES = {name: rule for name, rule in VARIANTS.items() if name != 'plain'}
-VARIED, BY_RULE = 1000, (.4, .7, 1.1)
+VARIED, USUAL = 1000, (.4, .7, 1.1, 1.6)
+BY_RULE = {name: (*USUAL, 2.4) if name == 'interval' else USUAL for name in RULES}
 
 
 def trained(work, seed):
@@ -83,7 +84,7 @@ def away(net_of, seed):
 def varied(net_of, seed):
     "The same for the variants of guidance."
     for name, rule in RULES.items():
-        for w in BY_RULE:
+        for w in BY_RULE[name]:
             yield dict(steps=VARIED, rule=name, w=w), rule(net_of(VARIED), w)
 
 

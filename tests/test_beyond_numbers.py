@@ -136,7 +136,10 @@ def test_models_of_garments():
         assert r['steps'] == 1000
         assert_close(scales, torch.full((2,), 1000 + r['w']*(1000-earlier)))
     found = pushed('variants')
-    assert len(found) == 7*3 and all(r['steps'] == 1000 and r['rule'] != 'plain' for r, _ in found)
+    usual = (.4, .7, 1.1, 1.6)
+    others = ('up', 'down', 'rescaled x', 'rescaled eps', 'projected', 'zero-star')
+    assert [(r['rule'], r['w']) for r, _ in found] == [('interval', w) for w in (*usual, 2.4)] + [(rule, w) for rule in others for w in usual]
+    assert all(r['steps'] == 1000 for r, _ in found)
     for r, scales in found:
         if r['rule'] == 'interval':
             assert_close(scales, 1000*torch.tensor([1+r['w']/2, 1.]))
