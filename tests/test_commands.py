@@ -81,7 +81,8 @@ def test_samples_are_announced_once(lab):
 def test_samples_can_be_stopped(lab, sent, code):
     "At once, with a word on how to go on; the seconds are for a busy machine, and for torch to leave."
     line = [str(bin/'cfg_sample'), 'runs/p0.1', '--n', '4000', '--T', '50', '--shard_size', '100', '--out', f'stopped{sent}', *on_cpu]
-    with subprocess.Popen(line, cwd=lab, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    def restored(): signal.signal(signal.SIGINT, signal.default_int_handler)      # a parent in the background may ignore it
+    with subprocess.Popen(line, cwd=lab, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=restored) as running:
         assert '4,000 images, w = 0, T = 50' in running.stderr.readline()
         while not list(lab.glob(f'stopped{sent}/shard-*.sha256')): time.sleep(.05)
         began = time.time(); running.send_signal(sent)
