@@ -108,7 +108,8 @@ def garments(
 ):
     "Beyond the paper on garments. Stop it, and the same line resumes."
     torch.set_num_threads(1)
-    work, out, settings = Path(work), Path(out), dict(n=N, T=T, p_uncond=P, interval=INTERVAL)
+    strengths = dict(lengths={str(n): list(ws) for n, ws in W.items()}, away=AWAY, variants=BY_RULE)
+    work, out, settings = Path(work), Path(out), dict(n=N, T=T, p_uncond=P, interval=INTERVAL, strengths=strengths)
     judged, jobs = judge(work, taught), [(name, seed) for seed in seeds for name in PARTS]
     with locked(out/'parts'):
         begin(out, settings)

@@ -28,23 +28,17 @@ def noised(seed):
     return x, torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)), c
 
 
-def pairs(net, log_p, seed, null=beyond.NULL):
-    "The best factors of the two predictions for each promise: w -> (T,2)."
-    fit = partial(owed_pair, net, *noised(seed), grid(), null=null)
-    return {w: fit(weights=(w*log_p[:FITTED]).softmax(0)) for w in PROMISED}
+def promised(fit, net, log_p, seed):
+    "What is fitted to each promise, by least squares on digits that are weighted by p(c|x)^w: w -> (T, ...)."
+    of = noised(seed)
+    return {w: fit(net, *of, grid(), null=beyond.NULL, weights=(w*log_p[:FITTED]).softmax(0)) for w in PROMISED}
 
 
-def singles(net, log_p, seed, null=beyond.NULL):
-    "The best single strength for each promise: w -> (T,)."
-    fit = partial(owed_strength, net, *noised(seed), grid(), null=null)
-    return {w: fit(weights=(w*log_p[:FITTED]).softmax(0)) for w in PROMISED}
-
-
-def ratios(net, seed, null=beyond.NULL):
+def ratios(net, seed):
     "ReCFG's ratio at each level, over all digits and over each class alone: (T,), (classes,T)."
     x, eps, c = noised(seed)
-    fit = partial(cross_ratio, net, logsnrs=grid(), null=null)
-    alone = [fit(x[c == k], eps[c == k], c[c == k]) for k in range(null)]
+    fit = partial(cross_ratio, net, logsnrs=grid(), null=beyond.NULL)
+    alone = [fit(x[c == k], eps[c == k], c[c == k]) for k in range(beyond.NULL)]
     return fit(x, eps, c), torch.stack(alone)
 
 
@@ -76,7 +70,8 @@ def at_start(log_p, w):
 def of_network(seed, steps, log_p):
     "All that is measured of one network: rows of samples, and rows of fits."
     net = beyond.network(seed, steps)
-    best, one, (rho, alone) = pairs(net, log_p, seed), singles(net, log_p, seed), ratios(net, seed)
+    best, one = (promised(fit, net, log_p, seed) for fit in (owed_pair, owed_strength))
+    rho, alone = ratios(net, seed)
     models = [('best two', w, of_pair(net, best[w])) for w in PROMISED]
     models += [('ReCFG', w, of_ratio(net, rho, w)) for w in W[steps] if w]
     about, cells = dict(seed=seed, steps=steps), []

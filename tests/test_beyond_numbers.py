@@ -30,8 +30,8 @@ def both(level, c):
 def test_the_fits():
     "Two factors by numpy's least squares on weighted rows, one by projection, the ratio by sums; all digits, and a class alone."
     log_p = -torch.rand(two_numbers.FITTED, generator=torch.Generator().manual_seed(2)).double()
-    found, one, (rho, alone) = (f(linear, *how) for f, how in (
-        (two_numbers.pairs, (log_p, 3)), (two_numbers.singles, (log_p, 3)), (two_numbers.ratios, (3,))))
+    found, one = (two_numbers.promised(fit, linear, log_p, 3) for fit in (two_numbers.owed_pair, two_numbers.owed_strength))
+    rho, alone = two_numbers.ratios(linear, 3)
     assert list(found) == list(one) == [0, 1, 4] and alone.shape == (10, 16)
     for i, level in list(enumerate(two_numbers.grid().tolist()))[::5]:
         e_c, e_u, eps = both(level, None)
@@ -87,7 +87,7 @@ def test_what_reaches_the_sampler(monkeypatch):
     assert asked == [((16,), w) for _, w in wanted[3:]]
     assert found['cells'][0]['fd'] == [*range(10), 0, 1]
     assert len(found['fits']) == 48 and len(found['ratios']) == 16
-    pair, one = two_numbers.pairs(linear, log_p, 6)[4][2], two_numbers.singles(linear, log_p, 6)[4][2]
+    pair, one = (two_numbers.promised(fit, linear, log_p, 6)[4][2] for fit in (two_numbers.owed_pair, two_numbers.owed_strength))
     row = found['fits'][34]
     assert_close([row[k] for k in ('w', 'logsnr', 'of_class', 'of_all', 'one')],
                  [4., two_numbers.grid()[2].item(), *pair.tolist(), one.item()])
@@ -190,6 +190,9 @@ def test_garments_from_training_to_rows(monkeypatch, tmp_path):
     lines = (tmp_path/'out'/'garments.csv').read_text().split()
     assert lines == ['seed,w,fd,judged'] + [f'{k},{w},s{k}/snapshots/step-{n:08d}-{k},judge' for k in (0, 4) for w, n in ((1, 250), (2, 2000))]
     assert wrote == ['0-first.json', '4-first.json']*2
+    with monkeypatch.context() as other, pytest.raises(ValueError, match='strengths'):
+        other.setattr(garments, 'AWAY', garments.AWAY | {'250': (.1, .2)})
+        garments.garments(work=str(tmp_path/'work'), out=str(tmp_path/'out'), taught='judge', seeds=(0,))
     monkeypatch.setattr(garments, 'N', 501)
     with pytest.raises(ValueError, match='n 500, not 501'):
         garments.garments(work=str(tmp_path/'work'), out=str(tmp_path/'out'), taught='judge', seeds=(0,))
