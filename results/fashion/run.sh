@@ -11,6 +11,10 @@ source=${SOURCE:-fashion-mnist}      # downloaded; or a folder with the four fil
 read -ra device <<<"${DEVICE:-}"     # such as: --device cuda --compile
 parts=${*:-networks table1 calls table2 guides}
 ps=${P:-0.1 0.5 0.2}                 # the networks: an hour each on one core
+seed=${SEED:-0}                      # another: SEED=1 bash results/fashion/run.sh networks table1
+of=${SEED:+-s$SEED}                  # what its files are called by; its weights stay in $work
+nets=$here
+[ -z "$of" ] || nets=$work/kept
 
 for split in train test; do
   [ -e "$work/$split/set.json" ] || cfg_prepare "$source" "$work/$split" --split $split
@@ -23,36 +27,37 @@ ws=${W:-0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1,2,3,4}
 # Networks: trained in $work, and left here as weights with what there is to know of them.
 network() {    # name, preset, and options of cfg_train
   local name=$1 preset=$2
-  [ -e "$here/$name/config.json" ] && return
+  [ -e "$nets/$name/config.json" ] && return
   cfg_train "$preset" --data "$work/train" --out "$work/$name" --log_every 50 "${@:3}" "${device[@]}"
   cp "$work/$name/provenance.json" "$here/train-$name.json"
   cp "$work/$name/log.jsonl" "$here/log-$name.jsonl"
-  cfg_export "$work/$name" "$here/$name"
+  cfg_export "$work/$name" "$nets/$name"
 }
 read -ra more <<<"${MORE:-}"         # for a trial: --steps 3
 for p in $ps; do
-  network p$p "${PRESET:-fashion}" --p_uncond $p "${more[@]}"
+  network p$p$of "${PRESET:-fashion}" --p_uncond $p --seed $seed "${more[@]}"
 done
 
 for part in $parts; do
   case $part in
     networks)  # and what the first draws
-      cfg_sample "$here/p0.1" --w 0,1,3 --n 80 "${few[@]}" --out "$work/pictures" --picture "$here/samples.png" "${device[@]}" ;;
+      cfg_sample "$nets/p0.1$of" --w 0,1,3 --n 80 "${few[@]}" --out "$work/pictures" --picture "$here/samples$of.png" "${device[@]}" ;;
     table1)    # the paper's Table 1, by few calls; a directory for each network
       for p in $ps; do
-        cfg_sweep "$here/p$p" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" --out "$here/table1${STEP:+-$STEP}/p$p" "${device[@]}"
+        cfg_sweep "$nets/p$p$of" "${judged[@]}" "${few[@]}" --w "$ws" --n "${N:-2500}" \
+          --out "$here/table1${STEP:+-$STEP}$of/p$p" "${device[@]}"
       done ;;
     calls)     # whether few calls are enough: the paper's sampler at its T, and two others at few steps
-      cfg_sweep "$here/p0.1" "${judged[@]}" --w 0,1,3 --T "${LONG:-256}" --n "${SOME:-500}" --out "$here/calls-long" "${device[@]}"
+      cfg_sweep "$nets/p0.1$of" "${judged[@]}" --w 0,1,3 --T "${LONG:-256}" --n "${SOME:-500}" --out "$here/calls-long" "${device[@]}"
       for step in dpmpp_2m sde_dpmpp_2m; do
-        cfg_sweep "$here/p0.1" "${judged[@]}" "${few[@]}" --step $step --w 0,1,3 --n "${SOME:-500}" --out "$here/calls-$step" "${device[@]}"
+        cfg_sweep "$nets/p0.1$of" "${judged[@]}" "${few[@]}" --step $step --w 0,1,3 --n "${SOME:-500}" --out "$here/calls-$step" "${device[@]}"
       done ;;
     table2)    # the paper's Table 2: its sampler, from few steps to many
-      cfg_sweep "$here/p0.1" "${judged[@]}" --table 2 --v 0.3 --w 0,0.5,1,2,4 --T "${TS:-8,16,64,256}" --n "${SOME:-500}" \
+      cfg_sweep "$nets/p0.1$of" "${judged[@]}" --table 2 --v 0.3 --w 0,0.5,1,2,4 --T "${TS:-8,16,64,256}" --n "${SOME:-500}" \
         --out "$here/table2" "${device[@]}" ;;
     guides)    # guidance by a noisy classifier, by the same sampler
       network classifier "${GUIDE:-fashion_classifier}" "${more[@]}"
-      cfg_sweep "$here/p0.1" "${judged[@]}" "${few[@]}" --guide_by "$here/classifier" --w "$ws" --n "${SOME:-500}" \
+      cfg_sweep "$nets/p0.1$of" "${judged[@]}" "${few[@]}" --guide_by "$nets/classifier" --w "$ws" --n "${SOME:-500}" \
         --out "$here/guides" "${device[@]}" ;;
     *) echo "$part is no part: networks, table1, calls, table2, guides" >&2; exit 2 ;;
   esac
