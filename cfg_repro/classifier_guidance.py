@@ -20,6 +20,7 @@ from .reverse import reverse_moments
 # %% ../nbs/06_classifier_guidance.ipynb #63d4dccb
 def classes(c, z):
     "Labels as int64, refused unless there is one whole number for each image."
+    c = torch.as_tensor(c)
     if c.is_floating_point() or c.shape != z.shape[:1]:
         raise Refusal(f"c is {tuple(c.shape)} {c.dtype}: "
                       f"it must be one class, a whole number, for each of {len(z)}")
@@ -49,9 +50,18 @@ def classifier_grad(
         return torch.autograd.grad(wanted.sum(), z, create_graph=again)[0]
 
 # %% ../nbs/06_classifier_guidance.ipynb #cf0120e6
+def _as_row(w, name):
+    "A list or an array as a tensor; anything else as it is."
+    if torch.is_tensor(w) or not hasattr(w, '__len__') or isinstance(w, (str,dict)):
+        return w
+    try:
+        return torch.as_tensor(w)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise Refusal(f"{name} is {w!r}: it must hold numbers") from e
+
 def finite(w, name='guidance strength w'):
-    "A strength, refused unless it is a finite real number, or a tensor of them."
-    bad = None
+    "A strength, refused unless it is a finite real number, or a row of them, a tensor."
+    bad,w = None,_as_row(w, name)
     if not torch.is_tensor(w):
         bad = None if real(w) and math.isfinite(w) else repr(w)
     elif w.is_complex():
@@ -66,7 +76,8 @@ def finite(w, name='guidance strength w'):
 # %% ../nbs/06_classifier_guidance.ipynb #a3ac5586
 def strength(w, z, name='guidance strength w'):
     "A strength beside the images: a number as it is, (B,) as (B,1,1,1)."
-    if not torch.is_tensor(finite(w, name)) or not w.dim():
+    w = finite(w, name)
+    if not torch.is_tensor(w) or not w.dim():
         return w
     if w.numel() != len(w) or len(w) not in (1, len(z)):
         raise Refusal(f"{name} is {tuple(w.shape)}, the images are {tuple(z.shape)}: "

@@ -16,6 +16,7 @@ import torch
 # %% ../nbs/22_generate.ipynb #b31f3d82
 from .checks import Refusal, at_least, check_seed
 from .data import to_uint8
+from .objective import condition, over
 from .sampling import trajectory
 
 # %% ../nbs/22_generate.ipynb #13c8ebf0
@@ -105,20 +106,21 @@ def generate(
     model, # Model eps = model(z, logsnr, c), guided or not
     indices, # Indices of the images to make
     shape, # Shape of one image, (C,H,W)
-    labels, # A function from indices (B,) to labels (B,) int64
+    labels, # A function from indices (B,) to labels (B,), or to other conditions
     *,
     seed:int=0, # Seed of the sample set
     batch_size:int=250, # Images at a time; has no say in what they show
     device='cpu', # Where the model is
     watch:Callable=None, # Called at each step with z and x_tilde, both (B,C,H,W)
     **sampler, # T, logsnrs, step, clip: passed to `sample`
-)->Iterator: # Of batches, dicts: `images` uint8 (B,C,H,W), `labels` int64 (B,)
+)->Iterator: # Of batches, dicts: `images` uint8 (B,C,H,W), `labels` (B,), int64
     "Images by index: Algorithm 2 in batches, on noise by seed and index alone."
     at_least(1, batch_size=batch_size)
     indices = torch.as_tensor(indices)
     for batch in indices.split(min(batch_size, len(indices))):
-        noise,c = image_noise(seed, batch, shape, device),labels(batch)
-        walk = trajectory(model, noise(0), c.to(device), noise=noise, **sampler)
+        noise,c = image_noise(seed, batch, shape, device),condition(labels(batch), batch)
+        there = over(lambda part: part.to(device), c)
+        walk = trajectory(model, noise(0), there, noise=noise, **sampler)
         for z,x_tilde in walk:
             if watch:
                 watch(z, x_tilde)

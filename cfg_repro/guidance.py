@@ -13,9 +13,10 @@ import torch
 from torch.autograd.forward_ad import unpack_dual
 
 # %% ../nbs/07_guidance.ipynb #0aa7508e
-from .checks import Refusal, beside, known, real
+from .checks import Refusal, beside, real
 from .schedule import alpha_sigma
-from .classifier_guidance import alike, classes, finite, predict
+from .objective import condition, none_of, over
+from .classifier_guidance import alike, finite, predict
 from .classifier_guidance import strength, strength_at, suited
 
 # %% ../nbs/07_guidance.ipynb #740ace5e
@@ -40,26 +41,31 @@ def always(w, value):
         return False
     return bool((w == value).all())
 
+# %% ../nbs/07_guidance.ipynb #07c00001
+def cond_uncond(model, z, logsnr, c, none, other=None):
+    "The predictions with the condition and without, of `other`, in one batch of 2B."
+    twice = over(lambda *parts: torch.cat(parts), c, none)
+    z_twice = torch.cat([z, z if other is None else other])
+    return predict(model, z_twice, torch.cat([logsnr,logsnr]), twice).chunk(2)
+
 # %% ../nbs/07_guidance.ipynb #d988510b
 def guided(
     model, # The network, or the oracle: model(z, logsnr, c) -> eps
     w, # Guidance strength: any finite number, or a function of logsnr, (B,) -> (B,)
     *,
-    null:int, # The null class, n_classes
+    null, # None of c: n_classes; a tensor, a function of c, or one for each condition
 )->Callable: # A model: eps_tilde as a function of (z, logsnr, c)
     "The guided model, Eq. (6). One pass where w is 0 or -1, else one batch of 2B."
     if not callable(w):
         finite(w)
     def eps_tilde(z, logsnr, c):
-        wt = strength_at(w, z, logsnr)
-        c = known(classes(c, z), null)
-        none = torch.full_like(c, null)
+        wt,c = strength_at(w, z, logsnr),condition(c, z)
+        none = none_of(c, null)
         if always(wt, 0):
             return predict(model, z, logsnr, c)
         if always(wt, -1):
             return predict(model, z, logsnr, none)
-        both = torch.cat([z,z]),torch.cat([logsnr,logsnr]),torch.cat([c,none])
-        eps_cond,eps_uncond = predict(model, *both).chunk(2)
+        eps_cond,eps_uncond = cond_uncond(model, z, logsnr, c, none)
         return guide(eps_cond, eps_uncond, suited(wt, z))
     return eps_tilde
 
@@ -70,7 +76,7 @@ def limited(
     high:float, # Log-SNR where it ends, above `low`
 )->Callable: # A strength for `guided`: a function of logsnr, (B,) -> (B,)
     "Guidance in an interval: w at log-SNRs in [low,high], 0 elsewhere."
-    finite(w)
+    w = finite(w)
     if not (real(low) and real(high) and low < high):
         raise Refusal(f"the interval is {low!r} to {high!r}: "
                       "it must be two numbers, the first below the second")

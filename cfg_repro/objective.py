@@ -9,8 +9,43 @@ __all__ = ['eps_loss', 'drop_class', 'stratified_u', 'kl_step']
 import torch
 
 # %% ../nbs/05_objective.ipynb #3013f4dc
-from .checks import Refusal, at_least, real
+from .checks import Refusal, at_least, known, real, whole
 from .forward import diffuse, rise
+
+# %% ../nbs/05_objective.ipynb #05c00002
+def over(f, c, *others):
+    "f of each tensor of a condition, and of what stands in its place in others."
+    if isinstance(c, dict):
+        return {k: over(f, c[k], *[other[k] for other in others]) for k in c}
+    if isinstance(c, tuple):
+        return tuple(over(f, *parts) for parts in zip(c, *others))
+    return f(c, *others)
+
+def parts_of(c):
+    "The tensors of a condition, in a row."
+    found = []
+    over(found.append, c)
+    return found
+
+# %% ../nbs/05_objective.ipynb #05c00005
+def _rows(c, z):
+    "A row for each image, as a tensor; labels in 64 bits."
+    try:
+        c = torch.as_tensor(c)
+    except (TypeError, ValueError, RuntimeError) as e:
+        kind = type(c).__name__
+        raise Refusal(f"c is of type {kind}: it must hold numbers") from e
+    if not c.dim() or len(c) != len(z):
+        raise Refusal(f"c is {tuple(c.shape)} {c.dtype}: it must be one class, "
+                      f"or one row of a tensor, for each of {len(z)}")
+    labels = c.dim() == 1 and not c.is_floating_point() and c.dtype != torch.bool
+    return c.long() if labels else c
+
+def condition(c, z):
+    "What images are to show: a tensor with a row for each, or a tuple or dict of such."
+    if isinstance(c, list) and any(map(torch.is_tensor, c)):
+        c = tuple(c)
+    return over(lambda part: _rows(part, z), c)
 
 # %% ../nbs/05_objective.ipynb #1cc19223
 def _same_shape(**tensors):
@@ -24,35 +59,111 @@ def _same_shape(**tensors):
 def eps_loss(
     model, # Model eps = model(z, logsnr, c)
     x, # Clean images, (B,C,H,W), or points, (B,D)
-    c, # Their labels, int64 (B,), some of them dropped
+    c, # Their labels, int64 (B,), or other conditions, some of them dropped
     *,
     logsnr, # A log-SNR for each, (B,)
     eps, # Standard normal noise, shaped as `x`
 )->torch.Tensor: # Mean squared error of each image, (B,)
     "The mean over pixels of (eps_theta(z,c) - eps)^2, Eq. (5); Algorithm 1, lines 6-7."
     _same_shape(x=x, eps=eps)
-    if not logsnr.shape == c.shape == x.shape[:1]:
-        raise Refusal(f"logsnr is {tuple(logsnr.shape)}, c is {tuple(c.shape)}: "
-                      f"they must be ({len(x)},), one for each image")
+    c = condition(c, x)
+    if logsnr.shape != x.shape[:1]:
+        raise Refusal(f"logsnr is {tuple(logsnr.shape)}: "
+                      f"it must be ({len(x)},), one for each image")
     logsnr = logsnr.to(torch.promote_types(x.dtype, torch.float32))
     z = diffuse(x, eps, logsnr=logsnr.view(-1, *[1]*(x.dim()-1)))
     eps_hat = model(z, logsnr, c)
     _same_shape(eps_hat=eps_hat, eps=eps)
     return (eps_hat - eps).float().square().flatten(1).mean(1)
 
+# %% ../nbs/05_objective.ipynb #05c00011
+def said(value):
+    "What a condition or its nothing is, in a few words."
+    if torch.is_tensor(value):
+        return f'{tuple(value.shape)} {value.dtype}'
+    if isinstance(value, (tuple,dict)):
+        return f'a {type(value).__name__} of {len(value)}'
+    return repr(value)
+
+def _nothing(c, null):
+    "The nothing of one tensor: a class after all others, or a row for each."
+    if null is None:
+        return c
+    if torch.is_tensor(null):
+        if null.shape not in (c.shape[1:], c.shape, ()):
+            raise Refusal(f"null is {said(null)} and c {said(c)}: "
+                          f"it must be {tuple(c.shape[1:])}, as one row of it")
+        return null.to(c).expand(c.shape)
+    if not whole(null, 0) or c.is_floating_point():
+        raise Refusal(f"null is {said(null)} and c {said(c)}: a number stands for "
+                      "no class; what is no class needs a tensor")
+    return torch.full_like(known(c, null), null)
+
+# %% ../nbs/05_objective.ipynb #05c00012
+def _fits(c, other):
+    "Whether there is something in the place of each condition, or is said to be none."
+    if isinstance(c, dict):
+        return isinstance(other, dict) and set(other) <= set(c)
+    if isinstance(c, tuple):
+        return isinstance(other, tuple) and len(other) == len(c)
+    return not isinstance(other, (tuple,dict))
+
+def in_place(c, other, name):
+    "What belongs to a condition in its places, and None where there is nothing."
+    if not _fits(c, other):
+        raise Refusal(f"{name} is {said(other)} and c {said(c)}: "
+                      "there must be one in the place of each condition")
+    if isinstance(c, dict):
+        return {k: in_place(part, other.get(k), name) for k,part in c.items()}
+    if isinstance(c, tuple):
+        return tuple(in_place(*both, name) for both in zip(c, other))
+    return other
+
+# %% ../nbs/05_objective.ipynb #05c00018
+def none_of(c, null):
+    "The condition that says nothing, for the images of c."
+    if callable(null):
+        return null(c)
+    if null is None:
+        raise Refusal("null is None: it must say what stands for no condition")
+    return over(_nothing, c, in_place(c, null, 'null'))
+
+# %% ../nbs/05_objective.ipynb #05c00017
+def probability(p):
+    "Whether a value is a probability."
+    return real(p) and 0 <= p <= 1
+
+def who_drops(n, p_uncond, generator=None, device='cpu'):
+    "Which of n images lose their condition, bool (n,), or each condition of several."
+    def draw(p):
+        if not probability(p):
+            raise Refusal(f"p_uncond is {p!r}: a probability lies in [0,1]")
+        return torch.rand(n, generator=generator, device=device) < p
+    return over(draw, p_uncond)
+
+def emptied(c, gone, null):
+    "A condition, with nothing in its place where it is gone."
+    def put(part, none, gone):
+        if gone is None:
+            return part
+        return torch.where(gone.view(-1, *[1]*(part.dim()-1)), none, part)
+    if torch.is_tensor(gone):
+        every = gone
+        gone = over(lambda part: every, c)
+    return over(put, c, none_of(c, null), in_place(c, gone, 'p_uncond'))
+
 # %% ../nbs/05_objective.ipynb #ff74564e
 def drop_class(
-    c, # Labels, int64 (B,)
-    p_uncond:float, # Probability of dropping a label, in [0,1]
+    c, # Labels, int64 (B,); or another condition, a tensor (B,...), a tuple or a dict
+    p_uncond, # Probability of dropping it, in [0,1]; one for each of several conditions
     *,
-    null:int, # The null class, n_classes
+    null, # What stands for none: n_classes; a tensor, a function of c, or one for each
     generator=None, # Torch generator of the draws, on the device of `c`
-)->torch.Tensor: # Labels, some replaced by `null`, int64 (B,)
+)->torch.Tensor: # The same, some rows replaced by `null`; a tuple or a dict as `c`
     "Each label becomes the null class with probability p_uncond: Algorithm 1, line 3."
-    if not (real(p_uncond) and 0 <= p_uncond <= 1):
-        raise Refusal(f"p_uncond is {p_uncond!r}: a probability lies in [0,1]")
-    u = torch.rand(c.shape, generator=generator, device=c.device)
-    return c.masked_fill(u < p_uncond, null)
+    first,*_ = parts_of(c)
+    gone = who_drops(len(first), p_uncond, generator, first.device)
+    return emptied(c, gone, null)
 
 # %% ../nbs/05_objective.ipynb #d17dcab2
 def stratified_u(

@@ -12,16 +12,17 @@ from collections.abc import Callable
 import torch
 
 # %% ../nbs/61_owed.ipynb #61a00005
-from .checks import Refusal, known
+from .checks import Refusal
 from .forward import diffuse
-from .classifier_guidance import alike, classes, predict, strength_at, suited
+from .objective import condition, none_of
+from .classifier_guidance import alike, strength_at, suited
+from .guidance import cond_uncond
 
 # %% ../nbs/61_owed.ipynb #61a00009
 def two_predictions(model, x, eps, c, logsnr, null):
     "The predictions with the class and without, for these images and this noise."
-    z,c = diffuse(x, eps, logsnr=logsnr),known(classes(c, x), null)
-    both = torch.cat([z,z]),logsnr.to(z).expand(2*len(z))
-    return predict(model, *both, torch.cat([c, torch.full_like(c, null)])).chunk(2)
+    z,c = diffuse(x, eps, logsnr=logsnr),condition(c, x)
+    return cond_uncond(model, z, logsnr.to(z).expand(len(z)), c, none_of(c, null))
 
 def mean_product(a, b, weights):
     "The average over images of the inner product of a and b."
@@ -39,7 +40,7 @@ def owed_strength(
     c, # Class of each, (B,)
     logsnrs, # Log-SNRs, (T,)
     *,
-    null:int, # The null class, n_classes
+    null, # None of c, as for `guided`: the null class, n_classes
     weights=None, # Weight of each image, (B,); None weighs all alike
 )->torch.Tensor: # w* at each log-SNR, (T,); 0 where the two predictions are one
     "The strength with the least squared error: E<eps - e_c, d> / E|d|^2."
@@ -80,7 +81,7 @@ def cross_ratio(
     c, # Class of each, (B,)
     logsnrs, # Log-SNRs, (T,)
     *,
-    null:int, # The null class, n_classes
+    null, # None of c, as for `guided`: the null class, n_classes
     weights=None, # Weight of each image, (B,); None weighs all alike
 )->torch.Tensor: # rho at each log-SNR, (T,)
     "ReCFG's ratio as its code has it: E<e_c, e_0> / E|e_0|^2 over noised data."
@@ -101,7 +102,7 @@ def owed_pair(
     c, # Class of each, (B,)
     logsnrs, # Log-SNRs, (T,)
     *,
-    null:int, # The null class, n_classes
+    null, # None of c, as for `guided`: the null class, n_classes
     weights=None, # Weight of each image, (B,); None weighs all alike
 )->torch.Tensor: # Factors of the two predictions at each log-SNR, (T,2)
     "The two factors of e_c and e_0 with the least squared error E|eps - sum|^2."
@@ -123,14 +124,12 @@ def weighed(
     of_class, # Factor of eps(z, c), a number or a function of logsnr, (B,) -> (B,)
     of_all, # Factor of eps(z), likewise
     *,
-    null:int, # The null class, n_classes
+    null, # None of c, as for `guided`: the null class, n_classes
 )->Callable: # A model: of_class eps(z,c) + of_all eps(z)
     "Two predictions with two factors, which need not sum to one."
     def eps_tilde(z, logsnr, c):
-        c = known(classes(c, z), null)
-        both = torch.cat([c, torch.full_like(c, null)])
-        twice = torch.cat([z,z]),torch.cat([logsnr,logsnr])
-        with_class,without = predict(model, *twice, both).chunk(2)
+        c = condition(c, z)
+        with_class,without = cond_uncond(model, z, logsnr, c, none_of(c, null))
         a,b = (suited(strength_at(w, z, logsnr), z) for w in (of_class, of_all))
         return a*with_class + b*without
     return eps_tilde

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 
 # %% ../nbs/62_rules.ipynb #62a00005
-from .checks import Refusal, at_least, known, looked_at, real
+from .checks import Refusal, at_least, looked_at, real
 from .schedule import alpha_sigma
 from .forward import diffuse
 from .reverse import ancestral_step
-from .objective import kl_step, stratified_u
-from .classifier_guidance import classes, finite, predict
+from .objective import condition, kl_step, none_of, stratified_u
+from .classifier_guidance import finite, predict
 from .classifier_guidance import strength_at, suited
-from .guidance import guide
+from .guidance import cond_uncond, guide
 from .sampling import increasing
 from .langevin import langevin_step
 
@@ -70,9 +70,8 @@ def resample(
 # %% ../nbs/62_rules.ipynb #62a00016
 def two(model, z_cond, z_uncond, logsnr, c, null):
     "Predictions with the class and without it, in one batch of 2B."
-    c = known(classes(c, z_cond), null)
-    z,both = torch.cat([z_cond, z_uncond]),torch.cat([c, torch.full_like(c, null)])
-    return predict(model, z, torch.cat([logsnr, logsnr]), both).chunk(2)
+    c = condition(c, z_cond)
+    return cond_uncond(model, z_cond, logsnr, c, none_of(c, null), z_uncond)
 
 def of_one_class(c):
     "Labels, refused unless all are alike."
@@ -120,7 +119,7 @@ def characteristic(
     model, # The network, or the oracle: model(z, logsnr, c) -> eps
     w, # Guidance strength: any finite number, or a function of logsnr, (B,) -> (B,)
     *,
-    null:int, # The null class, n_classes
+    null, # None of c, as for `guided`: the null class, n_classes
     rounds:int=8, # Batches of 2B for each prediction; 1 is plain guidance
 )->Callable: # A model: eps_tilde as a function of (z, logsnr, c)
     "Characteristic guidance: both predictions where they guess the same x."

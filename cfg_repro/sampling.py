@@ -19,7 +19,8 @@ from .checks import Refusal, looked_at, real
 from .schedule import logsnr_grid
 from .forward import x_from_eps
 from .reverse import ancestral_step
-from .classifier_guidance import alike, classes, predict
+from .objective import condition
+from .classifier_guidance import alike, predict
 
 # %% ../nbs/08_sampling.ipynb #729cd415
 def _each(logsnr, z):
@@ -32,7 +33,7 @@ def _each(logsnr, z):
 def denoise(
     model, # model(z, logsnr, c) -> eps, guided or not
     z, # Noisy images, (B,C,H,W)
-    c, # Class of each, (B,)
+    c, # Class of each, (B,), or another condition: what the model takes
     *,
     logsnr, # Log-SNR of `z`, ()
     clip=None, # Bound on the entries of x: 1. for images in [-1,1], None for no bound
@@ -91,7 +92,7 @@ def drawn(noise, t, z):
 def trajectory(
     model, # model(z, logsnr, c) -> eps, guided or not
     z, # Line 1: z_1 from N(0,I), (B,C,H,W) float32 or float64
-    c, # Class of each, (B,)
+    c, # Class of each, (B,), or another condition: what the model takes
     *,
     T=256, # Number of steps, each one call of `model`; not used if `logsnrs` is given
     logsnrs=None, # Increasing log-SNRs, (T,); by default `logsnr_grid(T)`
@@ -101,7 +102,7 @@ def trajectory(
 )->Iterator: # Yields z_t and its x_tilde for t = 1..T, both (B,C,H,W)
     "Algorithm 2, line by line: all that the sampler passes on its way."
     sensible(z, clip)
-    logsnrs,c = increasing(logsnrs, T),classes(c, z)
+    logsnrs,c = increasing(logsnrs, T),condition(c, z)
     previous,noisy = None,takes_noise(step)
     for t,logsnr in enumerate(logsnrs, 1):
         x_tilde = denoise(model, z, c, logsnr=logsnr, clip=clip)
@@ -116,7 +117,7 @@ def trajectory(
 def sample(
     model, # model(z, logsnr, c) -> eps, guided or not
     z, # Line 1: z_1 from N(0,I), (B,C,H,W) float32 or float64
-    c, # Class of each, (B,)
+    c, # Class of each, (B,), or another condition: what the model takes
     *,
     T=256, # Number of steps, each one call of `model`; not used if `logsnrs` is given
     logsnrs=None, # Increasing log-SNRs, (T,); by default `logsnr_grid(T)`

@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from .checks import Refusal, check_seed, known, obey, real, whole
 from .data import from_uint8
 from .forward import diffuse
-from .objective import drop_class, eps_loss, stratified_u
+from .objective import condition, emptied, eps_loss, over, parts_of
+from .objective import probability, stratified_u, who_drops
 from .schedule import logsnr_of
 
 # %% ../nbs/21_training.ipynb #1a0945ee
@@ -90,7 +91,7 @@ class Draws:
 
 # %% ../nbs/21_training.ipynb #fd948f74
 RULES = dict(
-    p_uncond     = ('in [0,1]', lambda v: real(v) and 0 <= v <= 1),
+    p_uncond     = ('in [0,1]', lambda v: all(map(probability, parts_of(v)))),
     steps        = ('a whole number, 1 or more', lambda v: whole(v, 1)),
     batch_size   = ('a whole number, 1 or more', lambda v: whole(v, 1) and v < 2**63),
     micro_batch  = ('a whole number, 1 or more', lambda v: v is None or whole(v, 1)),
@@ -165,6 +166,14 @@ def _sensible(data, batch_size, model, seed):
         raise Refusal(f"{m} processes share this run: "
                       "`model` must be the network as accelerate prepared it")
 
+def _null_of(net, p_uncond):
+    "What stands for no label: the network's number of classes."
+    null = getattr(net, 'n_classes', None)
+    if null is None and any(parts_of(p_uncond)):
+        raise Refusal("the network has no n_classes: say by `null` "
+                      "what stands for no condition, or let p_uncond be 0")
+    return null
+
 # %% ../nbs/21_training.ipynb #3d2284bf
 class _Carried(Dataset):
     "A data set as it travels."
@@ -177,10 +186,12 @@ class _Carried(Dataset):
     def __getitem__(self, idx):
         return getattr(self.data, 'raw', self.data.__getitem__)(idx)
 
-def _arrived(x, c, n_classes, device):
-    "Images and their labels, looked at and put where they are wanted, as numbers."
-    c = known(c, n_classes-1)
-    x,c = (t.to(device, non_blocking=True) for t in (x,c))
+def _arrived(x, c, null, device):
+    "Images and their conditions, looked at and put where they are wanted, as numbers."
+    c = condition(c, x)
+    if whole(null) and torch.is_tensor(c):
+        known(c, null-1)
+    x,c = over(lambda t: t.to(device, non_blocking=True), (x,c))
     return from_uint8(x) if x.dtype == torch.uint8 else x, c
 
 # %% ../nbs/21_training.ipynb #7c0350c3
@@ -205,20 +216,30 @@ def _on_cpu(g):
 
 # %% ../nbs/21_training.ipynb #fa2e42c0
 def _drawn(shape, p_uncond, flip, ours, g):
-    "Lines 3 to 5 for our rows: whose label is dropped, log-SNR, noise, who is turned."
+    "Lines 3 to 5 for our rows: who loses the label, log-SNR, noise, who is turned."
     n,device = shape[0],g.device
-    nobody = torch.zeros(n, dtype=torch.long, device=device)
-    dropped = drop_class(nobody, p_uncond, null=1, generator=g) == 1          # line 3
+    gone = who_drops(n, p_uncond, g, device)                                  # line 3
     logsnr = logsnr_of(stratified_u(n, _on_cpu(g))).float()                   # line 4
     logsnr = logsnr.to(device, non_blocking=True)
     eps = torch.randn(shape, generator=g, device=device)                      # line 5
-    turned = torch.rand(n, generator=g, device=device) < 0.5 if flip else nobody > 0
-    return [t[ours] for t in (dropped, logsnr, eps, turned)]
+    turned = torch.rand(n, generator=g, device=device) < 0.5 if flip else None
+    return _cut((gone, logsnr, eps, turned), ours)
 
-def _piece(x, c, dropped, logsnr, eps, turned, *, null):
-    "What the network is to see: images and labels, their log-SNR and noise."
-    x = torch.where(turned[:,None,None,None], x.flip(3), x)
-    return x,c.masked_fill(dropped, null),logsnr,eps
+def _cut(drawn, rows):
+    "Some rows of all that was drawn."
+    return over(lambda t: None if t is None else t[rows], drawn)
+
+def _piece(x, c, *, drawn, rows, null):
+    "What the network is to see: images and conditions, their log-SNR and noise."
+    gone,logsnr,eps,turned = _cut(drawn, rows)
+    if turned is not None:
+        if x.dim() != 4:
+            raise Refusal(f"flip is true and x {tuple(x.shape)}: "
+                          "what is mirrored are images, (B,C,H,W)")
+        x = torch.where(turned[:,None,None,None], x.flip(3), x)
+    if null is not None:
+        c = emptied(c, gone, null)
+    return x,c,logsnr,eps
 
 # %% ../nbs/21_training.ipynb #433d3915
 def _gradient(model, loss, pieces, n, scale, stop):
@@ -257,7 +278,7 @@ def _update(state, lr, ema_decay, grad_clip):
     "AdamW's step and the average's, from gradients that are ready. Their norm, ()."
     (group,) = state.opt.param_groups
     weights = group['params']
-    norm = get_total_norm([p.grad for p in weights])
+    norm = get_total_norm([p.grad for p in weights if p.grad is not None])
     if grad_clip:
         clip_grads_with_norm_(weights, grad_clip, norm)
     group['lr'] = lr
@@ -293,14 +314,14 @@ def _step(state, value, lr, warmup, ema_decay, grad_clip):
 # %% ../nbs/21_training.ipynb #e5291129
 def train(
     state:TrainState, # The run; changed in place
-    data, # Data set: `len`, and data[idx] -> x (B,C,H,W) in [-1,1], c (B,)
+    data, # `len`, and data[idx] -> x (B,C,H,W) in [-1,1], c (B,) or another condition
     *,
     steps:int, # Train until this many steps have been taken
     batch_size:int=128, # Images a step, over all processes
     micro_batch:int=None, # Images through the network at a time; all, unless given
     lr:float=1e-4, # Learning rate
     warmup:int=0, # Steps over which the learning rate rises to `lr`
-    p_uncond:float=0.1, # Probability that a label is dropped, in [0,1]
+    p_uncond=0.1, # Probability that a label is dropped, in [0,1]; as for `drop_class`
     flip:bool=False, # Whether images are mirrored at random
     ema_decay:float=0.9999, # Decay of the average in the long run, in [0,1)
     grad_clip:float=None, # Largest norm of the gradient; a longer one is shortened
@@ -309,20 +330,23 @@ def train(
     workers:int=0, # Processes that read the data ahead
     model=None, # The network as `prepared`; `state.net` unless given
     stop:Callable=lambda: False, # Asked between pieces: whether to give the step up
+    null=None, # None of c, as for `drop_class`; the network's n_classes unless given
 )->Iterator: # After each step a dictionary: `loss` and `grad_norm`, (), and `lr`
     "Algorithm 1, a step at a time; goes on from `state.step` as if never stopped."
     _obey(**{name: value for name,value in locals().items() if name in RULES})
     _sensible(data, batch_size, model, seed)
     (k,m),net,device = processes(),state.net,next(state.net.parameters()).device
-    ours,model,null = slice(k, None, m),net if model is None else model,net.n_classes
+    ours,model = slice(k, None, m),net if model is None else model
+    null = _null_of(net, p_uncond) if null is None else null
     draws = Draws(len(data), batch_size, seed, state.step, steps, (k,m), micro_batch)
     carried,n = iter(_reader(data, draws, workers, device)),len(draws.pieces)
     for first in carried:                                                     # line 2
         g,shape = step_generator(seed, state.step, device),first[0].shape[1:]
         drawn = _drawn((batch_size,*shape), p_uncond, flip, ours, g)     # lines 3-5
         arrived = chain([first], islice(carried, n-1))
-        pieces = (_piece(*_arrived(x, c, null, device), *[t[rows] for t in drawn],
-                         null=null) for rows,(x,c) in zip(draws.pieces, arrived))
+        pieces = (_piece(*_arrived(x, c, null, device),
+                         drawn=drawn, rows=rows, null=null)
+                  for rows,(x,c) in zip(draws.pieces, arrived))
         net.train()
         with seeded(_mixed(seed, state.step, k+1), device):             # for dropout
             value = _gradient(model, loss, pieces, n, m/batch_size, stop)     # line 6

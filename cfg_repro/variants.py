@@ -13,12 +13,13 @@ from collections.abc import Callable
 import torch
 
 # %% ../nbs/67_variants.ipynb #b5670005
-from .checks import Refusal, beside, known, one_of, real
+from .checks import Refusal, beside, one_of, real
 from .schedule import alpha_sigma, u_of
 from .forward import eps_from_x, x_from_eps
-from .classifier_guidance import classes, finite, predict
+from .objective import condition, none_of
+from .classifier_guidance import finite, predict
 from .classifier_guidance import strength, strength_at, suited
-from .guidance import always, guide
+from .guidance import always, cond_uncond, guide
 
 # %% ../nbs/67_variants.ipynb #b5670012
 def mixed(
@@ -26,19 +27,18 @@ def mixed(
     mix, # mix(eps_cond, eps_uncond, w, z=, logsnr=) -> eps, such as `rescaled`
     w, # Guidance strength: any finite number, or a function of logsnr, (B,) -> (B,)
     *,
-    null:int, # The null class, n_classes
+    null, # None of c, as for `guided`: the null class, n_classes
 )->Callable: # A model: the mix as a function of (z, logsnr, c)
     "A model guided by any mix of its two predictions. One pass where w is 0."
     if not callable(w):
         finite(w)
     def eps_tilde(z, logsnr, c):
         wt = strength_at(w, z, logsnr)
-        c = known(classes(c, z), null)
+        c = condition(c, z)
+        none = none_of(c, null)
         if always(wt, 0):
             return predict(model, z, logsnr, c)
-        none = torch.full_like(c, null)
-        both = torch.cat([z,z]),torch.cat([logsnr,logsnr]),torch.cat([c,none])
-        eps_cond,eps_uncond = predict(model, *both).chunk(2)
+        eps_cond,eps_uncond = cond_uncond(model, z, logsnr, c, none)
         each = logsnr.view(-1, *[1]*(z.dim()-1))
         return mix(eps_cond, eps_uncond, suited(wt, z), z=z, logsnr=each)
     return eps_tilde

@@ -9,7 +9,8 @@ __all__ = ['guided_by']
 from collections.abc import Callable
 
 # %% ../nbs/66_worse.ipynb #66a00004
-from .classifier_guidance import classes, finite, predict, strength_at, suited
+from .objective import condition
+from .classifier_guidance import finite, predict, strength_at, suited
 from .guidance import always, guide
 
 # %% ../nbs/66_worse.ipynb #66a00007
@@ -22,7 +23,7 @@ def guided_by(
     if not callable(w):
         finite(w)
     def eps_tilde(z, logsnr, c):
-        wt,c = strength_at(w, z, logsnr),classes(c, z)
+        wt,c = strength_at(w, z, logsnr),condition(c, z)
         if always(wt, 0):
             return predict(model, z, logsnr, c)
         eps,away = (predict(net, z, logsnr, c) for net in (model,worse))
