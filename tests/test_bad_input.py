@@ -27,6 +27,7 @@ from cfg_repro.hardware import pick, spread
 from cfg_repro.inside import Inside, bayes_step, class_sum, every_class, guided_inside
 from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
 from cfg_repro.mixture import Mixture, guided_log_prob
+from cfg_repro.conditions import composed
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
 from cfg_repro.pictures import board, film, writable
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
@@ -190,6 +191,12 @@ FUNCTIONS = {
     'guided: c is (4,) torch.int64': lambda d: guided(model, 1., null=10)(z, zeros(5), c[:4]),
     'guided: eps is (10, 1, 8, 7), z (10, 1, 8, 8)': lambda d: guided(narrow, 1., null=10)(z, zeros(5), c),
     'guided: eps is (5, 1, 8, 7), z (5, 1, 8, 8)': lambda d: guided(narrow, 0., null=10)(z, zeros(5), c),
+    # several conditions
+    "composed: given is 'all': it must be one of others, before, nothing": lambda d: composed(model, (1., 1.), null=(10, 10), given='all'),
+    'composed: guidance strength w is nan': lambda d: composed(model, (1., nan), null=(10, 10)),
+    'composed: w is a tuple of 1 and c a tuple of 2: there must be one in the place of each condition':
+        lambda d: composed(model, (1.,), null=(10, 10))(z, zeros(5), (c, c)),
+    'composed: c is (5,) torch.int64: it must be several conditions, a tuple or a dict': lambda d: composed(model, (1.,), null=10)(z, zeros(5), c),
     # the classifier inside, and gradients
     'prior is [0.5, -0.5]: it must be a row of numbers, 0 or more, not all of them 0': lambda d: Inside(model, [.5, -.5]),
     'prior is [0.0, 0.0]': lambda d: guided_inside(model, 1., prior=[0., 0.]),
