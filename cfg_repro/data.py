@@ -48,22 +48,32 @@ class Images(Dataset):
         self.labels,self.settings,self.shape = labels,settings,tuple(shape)
         self.rows = torch.arange(len(labels))
 
+    latents = False # Whether it holds an encoder's numbers in the place of images
+
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, idx):
-        return from_uint8(self.bytes(idx)), self.labels[idx]
+        x = self._kept(idx)
+        return x.float() if self.latents else from_uint8(x), self.labels[idx]
 
     def raw(self,
         idx, # Indices of images, as torch understands them
     )->tuple: # Images, bytes where that is all they are, and labels
         "What travels to a device; `from_uint8` makes of bytes what `self[idx]` gives."
-        return self.bytes(idx), self.labels[idx]
+        return self._kept(idx), self.labels[idx]
 
     def bytes(self,
         idx, # Indices of images, as torch understands them
     )->torch.Tensor: # uint8 (...,C,H,W)
-        "Images as bytes."
+        "Images as bytes; latents have none."
+        if self.latents:
+            raise Refusal("the set holds latents, which are no images: "
+                          "decode them first")
+        return self._kept(idx)
+
+    def _kept(self, idx):
+        "What is kept of images, in the shape of the indices."
         rows = self.rows[idx]
         found = self._pixels(rows.flatten().contiguous())
         return found.reshape(*rows.shape, *self.shape)
@@ -74,7 +84,7 @@ class Images(Dataset):
         return sha256(self._identity()).hexdigest()
 
     def _pixels(self, rows):
-        "The images of these rows as bytes, uint8 (B,C,H,W)."
+        "The images of these rows as they are kept, uint8 (B,C,H,W), or latents."
         raise NotImplementedError
 
     def _identity(self):

@@ -112,6 +112,7 @@ def generate(
     batch_size:int=250, # Images at a time; has no say in what they show
     device='cpu', # Where the model is
     watch:Callable=None, # Called at each step with z and x_tilde, both (B,C,H,W)
+    decode:Callable=to_uint8, # What makes images of the last x_tilde; for latents theirs
     **sampler, # T, logsnrs, step, clip: passed to `sample`
 )->Iterator: # Of batches, dicts: `images` uint8 (B,C,H,W), `labels` (B,), int64
     "Images by index: Algorithm 2 in batches, on noise by seed and index alone."
@@ -124,4 +125,4 @@ def generate(
         for z,x_tilde in walk:
             if watch:
                 watch(z, x_tilde)
-        yield dict(images=to_uint8(x_tilde).cpu(), labels=c)
+        yield dict(images=decode(x_tilde).cpu(), labels=c)

@@ -436,6 +436,9 @@ def _fitted(p, source):
     images = open_data(source, check=False)
     p = fitting(p, images)
     teachable(images)
+    if images.latents and p['flip']:
+        raise Refusal("flip is true and the data are latents: of mirrored images "
+                      "they are others, so --set flip=false")
     with torch.device('meta'):
         _network(p, False)       # refused here, if it cannot be
     return p,images
@@ -516,6 +519,7 @@ def cfg_train(
         if minutes:                                                     # budget
             p,state = _budgeted(minutes, state, p, images, run, on, stop, **more)
         steps = learn(state, p, images, run, settings, stop=stop, **how, **more)
-        pace = _watch(steps, state, run, p, on, grid_every, taken)      # loop
+        shown = 0 if images.latents else grid_every
+        pace = _watch(steps, state, run, p, on, shown, taken)           # loop
     if share()[0] == 0:
         _record(run, state, p, settings, on, taken, pace)               # record

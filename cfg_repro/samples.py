@@ -336,7 +336,8 @@ def maker(
         generate, _guided(model, _strength(w, interval, logsnrs), null, guide_by),
         shape=(s['net'].get('in_channels', 3),size,size),
         labels=_classes(labels, null, seed, only), logsnrs=logsnrs,
-        step=_stepper(step, v), seed=seed, batch_size=batch_size, device=device)
+        step=_stepper(step, v), seed=seed, batch_size=batch_size, device=device,
+        **_as_kept(s))
     return make, dict(
         source=f"samples of {s['preset']}", preset=s['preset'], weights=s['weights'],
         train_step=s['step'], p_uncond=s['p_uncond'], transform=s['transform'],
@@ -347,7 +348,12 @@ def maker(
 def _more(s, only, interval):
     "What the settings of a set hold only where there is something to say."
     found = dict(classes=s['data'].get('classes'), only=only, interval=interval)
-    return {key: list(value) for key,value in found.items() if value}
+    latents = dict(latents=True) if s['data'].get('latents') else {}
+    return {key: list(value) for key,value in found.items() if value} | latents
+
+def _as_kept(s):
+    "How samples of latents are made: not clipped, and kept as the numbers they are."
+    return dict(clip=None, decode=torch.Tensor.float) if s['data'].get('latents') else {}
 
 # %% ../nbs/30_samples.ipynb #986814f3
 def note(text):
@@ -462,9 +468,12 @@ def _sets(out, w):
                       "it must be a number, or several that differ")
     return found
 
-def _places(out, picture, film_at):
+def _places(out, picture, film_at, latents=False):
     "Where a picture and a film go; refused where they cannot be."
     out = Path(out)
+    if latents and (picture or film_at):
+        raise Refusal("the run makes latents: a picture or a film of them "
+                      "needs a decoder")
     shown = writable(picture, ('.png',), out) if picture else out/'samples.png'
     return shown, writable(film_at, FILMS, out) if film_at else None
 
@@ -506,7 +515,8 @@ def cfg_sample(
     at_least(1, n=n, shard_size=shard_size)
     place,bf16 = pick(device, precision, processes)
     out,s = out or f'{run}/samples',read_run(run, ema)
-    sets,at = _sets(out, w),_places(out, picture, film)
+    latents = s['data'].get('latents', False)
+    sets,at = _sets(out, w),_places(out, picture, film, latents)
     how = dict(**_unless(s, T, v, step), step=step, grid=grid, labels=labels, seed=seed,
                classes=classes, interval=interval, batch_size=batch_size, device=place)
     some_guide = nn.Identity() if guide_by else None
@@ -527,7 +537,9 @@ def cfg_sample(
             _fill(path, make, n, settings, shard_size, place)
     wait(place)
     if share()[0] == 0:
-        _show(sets, makers, n, *at)
         for path in sets:
-            print(f"{path}: {n:,} images from step {s['step']:,} of {run}")
-        print(*(f'{path}: a look at them' for path in at if path), sep='\n')
+            kind = 'latents' if latents else 'images'
+            print(f"{path}: {n:,} {kind} from step {s['step']:,} of {run}")
+        if not latents:
+            _show(sets, makers, n, *at)
+            print(*(f'{path}: a look at them' for path in at if path), sep='\n')

@@ -40,8 +40,11 @@ def _whole(path):
 # %% ../nbs/14_sets.ipynb #b970edca
 def _write_shard(path, batches):
     "Write a shard, then its hash: one without the other is no shard."
-    parts = {key: [b[key] for b in batches] for key in batches[0]}
-    data = save({key: torch.cat(part).contiguous() for key,part in parts.items()})
+    parts = {key: torch.cat([b[key] for b in batches]) for key in batches[0]}
+    for key,part in parts.items():
+        if part.is_floating_point() and not part.isfinite().all():
+            raise Refusal(f"{key} hold numbers that are not finite: no set is made")
+    data = save({key: part.contiguous() for key,part in parts.items()})
     write_file(path, data)
     write_file(path.with_suffix('.sha256'), sha256(data).hexdigest().encode())
 
@@ -110,7 +113,7 @@ def _written(out, about, make, part):
 # %% ../nbs/14_sets.ipynb #132d7e49
 def write_set(
     out, # Directory of the set; made if missing
-    make:Callable, # From a range of indices to batches: `images`, `labels`, any others
+    make:Callable, # From indices to batches: `images` or latents, `labels`, any others
     n:int, # Number of indices
     settings:dict, # How the images are made: any JSON
     shard_size:int=1000, # Indices a shard
@@ -130,11 +133,13 @@ def write_set(
 
 # %% ../nbs/14_sets.ipynb #9f2c54e9
 def _are_images(shard):
-    "Whether these tensors are images with their labels."
+    "Whether these tensors are images, or latents, with their labels."
     x,c = shard.get('images'),shard.get('labels')
     if x is None or c is None:
         return False
-    if (x.dtype,x.dim(),c.dtype,c.dim()) != (torch.uint8,4,torch.int64,1):
+    if (x.dim(),c.dtype,c.dim()) != (4,torch.int64,1):
+        return False
+    if x.dtype != torch.uint8 and not x.is_floating_point():
         return False
     return all(len(v) == len(x) for v in shard.values())
 
@@ -144,8 +149,8 @@ def _read_shard(path, n_classes):
     shard = read_tensors(path)
     if not _are_images(shard):
         held = ', '.join(f'{k} {tuple(v.shape)} {v.dtype}' for k,v in shard.items())
-        raise Refusal(f"{path} holds {held}: it must hold images (n,C,H,W) torch.uint8 "
-                      "and labels (n,) torch.int64")
+        raise Refusal(f"{path} holds {held}: it must hold images (n,C,H,W) torch.uint8, "
+                      "or latents in floating point, and labels (n,) torch.int64")
     c = shard['labels']
     if len(c) and (c.min() < 0 or n_classes and c.max() >= n_classes):
         raise Refusal(f"{path} holds labels from {c.min()} to {c.max()}: "
@@ -163,11 +168,11 @@ def _finished(path, about, check):
 
 # %% ../nbs/14_sets.ipynb #701711f4
 def _gathered(shards, rows):
-    "Rows of images in several shards, uint8 (B,C,H,W)."
+    "Rows of images, or of latents, in several shards, (B,C,H,W)."
     ends = torch.tensor([len(s['images']) for s in shards]).cumsum(0)
     which = torch.bucketize(rows, ends, right=True)
-    size = shards[0]['images'].shape[1:]
-    images = torch.empty(len(rows), *size, dtype=torch.uint8)
+    first = shards[0]['images']
+    images = torch.empty(len(rows), *first.shape[1:], dtype=first.dtype)
     for k in which.unique().tolist():
         here = which == k
         shard = shards[k]['images']
@@ -186,9 +191,11 @@ class ImageSet(Images):
         n_classes = about['settings'].get('n_classes')
         self.files = _finished(self.path, about, check)
         self.shards = [_read_shard(p, n_classes) for p in self.files]
-        shape,*others = {s['images'].shape[1:] for s in self.shards}
+        kinds = {(s['images'].shape[1:],s['images'].dtype) for s in self.shards}
+        (shape,kind),*others = kinds
         if others:
-            raise Refusal(f"{path} holds images of several sizes")
+            raise Refusal(f"{path} holds images of several sizes or kinds")
+        self.latents = kind != torch.uint8
         super().__init__(self.tensor('labels'), about['settings'], shape)
 
     def tensor(self,
@@ -225,6 +232,8 @@ def about(
                  fingerprint=data.fingerprint)
     if 'classes' in said:
         found['classes'] = said['classes']
+    if data.latents:
+        found['latents'] = True
     return found
 
 # %% ../nbs/14_sets.ipynb #c2907ee7

@@ -192,7 +192,8 @@ def _arrived(x, c, null, device):
     if whole(null) and torch.is_tensor(c):
         known(c, null-1)
     x,c = over(lambda t: t.to(device, non_blocking=True), (x,c))
-    return from_uint8(x) if x.dtype == torch.uint8 else x, c
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return from_uint8(x) if x.dtype == torch.uint8 else x.to(kind), c
 
 # %% ../nbs/21_training.ipynb #7c0350c3
 def _undisturbed(worker):

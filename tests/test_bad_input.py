@@ -173,6 +173,11 @@ FUNCTIONS = {
     'kl_step: eps_hat is (1, 1, 8, 8)': lambda d: kl_step(z[:1], z, logsnr=low, logsnr_next=high),
     "p_uncond is '0.1': a probability": lambda d: drop_class(c, '0.1', null=10),
     'c is (4,) torch.int64: it must be one class, or one row of a tensor, for each of 5': lambda d: eps_loss(model, z, c[:4], logsnr=zeros(5), eps=z),
+    # conditions and latents in training
+    'the network has no n_classes: say by `null`': lambda d: next(train(new_state(torch.nn.Linear(1, 1)), [0], steps=1)),
+    'images hold numbers that are not finite: no set is made':
+        lambda d: list(write_set(d/'s', lambda i: [dict(images=zeros(1, 1, 2, 2)/0, labels=c[:1])], 1, {})),
+    'the set holds latents, which are no images: decode them first': lambda d: ImageSet(a_set(d, images=zeros(4, 1, 2, 2))).bytes(0),
     # guidance
     'guidance strength w is nan': lambda d: guided(model, nan, null=10),
     'guidance strength w is inf': lambda d: guided(model, math.inf, null=10),
@@ -317,7 +322,7 @@ FUNCTIONS = {
         lambda d: next(write_set(a_set(d), None, 5, dict(mine=1))),
     'labels from 0 to 5: they must be in [0,3)': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2, 5]))),
     'labels from -1 to 2': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2, -1]))),
-    'images (4, 1, 8, 8) torch.float32': lambda d: ImageSet(a_set(d, images=zeros(4, 1, 8, 8))),
+    'images (4, 1, 8, 8) torch.int32': lambda d: ImageSet(a_set(d, images=zeros(4, 1, 8, 8, dtype=torch.int32))),
     'labels (3,)': lambda d: ImageSet(a_set(d, labels=tensor([0, 1, 2]))),
     'images (4, 8, 8)': lambda d: ImageSet(a_set(d, images=zeros(4, 8, 8, dtype=torch.uint8))),
     'do not say how many classes': lambda d: teachable(open_data(a_set(d, dict(transform='area')))),
