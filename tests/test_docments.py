@@ -42,6 +42,15 @@ def returns(f):
     return any(isinstance(n, (ast.Return, ast.Yield, ast.YieldFrom)) and n.value is not None for n in own(tree))
 
 
+def docstring(f):
+    "As it stands in the code: at the front door `helped` adds the words of the parameters to it."
+    try:
+        source = inspect.getsource(f)
+    except OSError:                                      # made where there is no code
+        return f.__doc__
+    return ast.get_docstring(ast.parse(textwrap.dedent(source)).body[0])
+
+
 def varying(f):
     "The names of *args and **kwargs, to which docments gives no words."
     return [p.name for p in inspect.signature(f).parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -69,7 +78,7 @@ def words_of(bare):
 def complaints(name, thing):
     "What is missing or wrong in the words that an exported thing carries."
     bare = inspect.unwrap(thing)
-    doc = bare.__doc__ if not name.endswith('.__init__') else 'As its class.'
+    doc = docstring(bare) if not name.endswith('.__init__') else 'As its class.'
     if not doc or not doc.strip():
         yield 'no docstring'
     elif '\n' in doc.strip():

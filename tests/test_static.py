@@ -10,14 +10,10 @@ ruff = ['check', '--isolated', '--no-cache', '--output-format', 'concise', '--ta
 types = ['--ignore-missing-imports', '--implicit-optional', '--allow-redefinition-new', '--local-partial-types', '--no-incremental', '--cache-dir', '/dev/null']
 a_user = '''
 import torch
+from cfg_repro import DIGITS, UNet, guided, new_state, sample, train
 from cfg_repro.data import digits
-from cfg_repro.guidance import guided
-from cfg_repro.presets import DIGITS
 from cfg_repro.runs import cfg_train
-from cfg_repro.sampling import sample
 from cfg_repro.schedule import logsnr_grid
-from cfg_repro.training import new_state, train
-from cfg_repro.unet import UNet
 
 state = new_state(UNet(**DIGITS))
 for step in train(state, digits(), steps=2, lr=4e-3, p_uncond=0.1): loss: float = step['loss'].item()
@@ -53,6 +49,6 @@ def test_types_reach_a_user(tmp_path):
     path.write_text(a_user)
     code, said = run('mypy', *types, '--follow-imports=silent', path)
     assert code == 0, said
-    path.write_text(a_user + "cfg_train(digits='digits')\nlogsnr_grid(T='8')\n")
+    path.write_text(a_user + "cfg_train(digits='digits')\nlogsnr_grid(T='8')\nfrom cfg_repro import gided\nguided(1., nul=10)\n")
     code, said = run('mypy', *types, '--follow-imports=silent', path)
-    assert code == 1 and said.count('error:') == 2, said           # an unknown name and a wrong type
+    assert code == 1 and said.count('error:') == 5, said           # unknown names, a wrong type, and two arguments that are missing
