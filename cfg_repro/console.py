@@ -135,7 +135,8 @@ def _kind(p):
 
 def _read(annotation):
     "A type as one reads it, without the module that it is from."
-    return re.sub(r'(collections\.abc|cfg_repro\.\w+)\.', '', formatannotation(annotation))
+    text = formatannotation(annotation)
+    return re.sub(r'(collections\.abc|cfg_repro\.\w+)\.', '', text)
 
 # %% ../nbs/12_console.ipynb #c0120003
 def _section(title, entries):

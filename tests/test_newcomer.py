@@ -10,7 +10,7 @@ import pytest
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from PIL import Image
-import project
+import project, recipes
 from cfg_repro.data import draw_glyph
 
 pytestmark = pytest.mark.slow
@@ -148,3 +148,41 @@ def test_the_lines_of_the_readme(newcomer):
         for printed, ours in SMALL.items(): small = small.replace(printed, ours)
         assert newcomer(small).strip()
     for left in ('runs/p0.1/samples/evaluation.json', 'runs/auto/samples/samples.png', 'learnt/model.safetensors'): assert (newcomer.folder/left).exists(), left
+
+
+def test_the_front_door(newcomer):
+    "A name from the package itself, and its words; nothing heavy before it is asked for."
+    code = 'import cfg_repro, sys; print("torch" in sys.modules); from cfg_repro import guided; print("Parameters" in guided.__doc__)'
+    assert newcomer(f"python -c '{code}'").split() == ['False', 'True']
+
+
+def shown(newcomer, title):
+    "A recipe of the page prints what stands below it, but for the numbers."
+    (newcomer.folder/'recipe.py').write_text(recipes.code(title))
+    numbers = r'-?\d+\.\d+'
+    assert re.sub(numbers, '', newcomer('python recipe.py')) == re.sub(numbers, '', recipes.printed(title))
+
+
+@pytest.mark.parametrize('title', ['Your own network', 'An array'])
+def test_a_recipe(newcomer, title):
+    shown(newcomer, title)
+
+
+def test_the_recipe_for_pictures(newcomer):
+    "Its lines as they stand; the classifier learns for a moment only."
+    for i in range(80):
+        for place, letter in ((f'photographs/{"ab"[i%2]}', i%2), ('drawn', 2)):
+            (newcomer.folder/place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_glyph(26*i+letter, 40)).save(newcomer.folder/place/f'{i}.png')
+    few = ' --fit_steps 20 --splits 1 --groups 0'
+    said = [newcomer(line + few*line.startswith('cfg_evaluate')) for line in recipes.commands()]
+    assert re.match(r'80 images: FD \d+\.\d+, IS ', said[-1])
+
+
+def test_the_recipe_for_diffusers(newcomer):
+    "It comes last, for it adds diffusers to the environment: the newest, or the oldest, that development allows."
+    (wanted,) = (word for word in project.settings['dev_requirements'].split() if word.startswith('diffusers'))
+    if newcomer.age == 'oldest':
+        wanted = re.sub(r'>=([^,]+).*', r'==\1', wanted)
+    newcomer(f"pip install -q '{wanted}'")
+    shown(newcomer, 'A model of diffusers')

@@ -51,4 +51,4 @@ def test_types_reach_a_user(tmp_path):
     assert code == 0, said
     path.write_text(a_user + "cfg_train(digits='digits')\nlogsnr_grid(T='8')\nfrom cfg_repro import gided\nguided(1., nul=10)\n")
     code, said = run('mypy', *types, '--follow-imports=silent', path)
-    assert code == 1 and said.count('error:') == 5, said           # unknown names, a wrong type, and two arguments that are missing
+    assert code == 1 and said.count('error:') == 4, said           # three unknown names and a wrong type
