@@ -94,10 +94,12 @@ def known(
 
 # %% ../nbs/00_checks.ipynb #146d2fdf
 def beside(
-    logsnr, # Log-SNR, a tensor
+    logsnr, # Log-SNR, a tensor or a number
     z, # Images, (B,C,H,W), or points, (B,D)
 )->torch.Tensor: # The same log-SNR
     "A log-SNR that stands beside its images: () for all, or (B,1,1,1) for each."
+    if not torch.is_tensor(logsnr):
+        logsnr = torch.as_tensor(logsnr, dtype=z.dtype, device=z.device)
     each = (*z.shape[:1], *[1]*(z.dim()-1))
     if logsnr.dim() and logsnr.shape != each and logsnr.shape != (1,)*z.dim():
         raise Refusal(f"logsnr is {tuple(logsnr.shape)}, the images are "

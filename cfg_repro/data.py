@@ -23,6 +23,7 @@ def to_uint8(
     x, # Images in [-1,1], any shape; what lies outside is clipped
 )->torch.Tensor: # The same images as bytes, uint8 in [0,255]
     "Images as bytes, to the nearest of the 256 levels."
+    x = torch.as_tensor(x)
     if not x.isfinite().all():
         raise Refusal("images hold numbers that are not finite: no byte can be one")
     x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -33,6 +34,7 @@ def from_uint8(
     x, # Images as bytes, uint8 in [0,255], any shape
 )->torch.Tensor: # The same images, float32 in [-1,1]
     "Images in [-1,1] from bytes: the inverse of `to_uint8`."
+    x = torch.as_tensor(x)
     if x.dtype != torch.uint8:
         raise Refusal(f"images are {x.dtype}: they must be bytes, torch.uint8")
     return x.float()/127.5 - 1
@@ -111,6 +113,7 @@ class MemorySet(Images):
         labels, # Their classes, int64 (n,)
         settings:dict, # Where they come from: source, n_classes, transform
     ):
+        x,labels = torch.as_tensor(x),torch.as_tensor(labels)
         _check_images(x, labels)
         super().__init__(labels, settings, x.shape[1:])
         self.x = x

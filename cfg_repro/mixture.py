@@ -49,6 +49,7 @@ def sample(self:Mixture,
     generator=None, # Torch generator of the draws
 )->torch.Tensor: # Points x, (B,D) float64
     "Exact draws of clean data."
+    c = torch.as_tensor(c)
     n,device,draw = len(c),c.device,dict(generator=generator)
     drawn = torch.multinomial(self.weights.to(device), n, replacement=True, **draw)
     k = torch.where(known(c, self.null) == self.null, drawn, c)

@@ -25,6 +25,7 @@ def enlarged(
     images, # uint8 (B,C,H,W)
 )->torch.Tensor: # The same with pixels that are squares, uint8 (B,C,kH,kW)
     "Images for the eye: each pixel k times as high and as wide, k a whole number."
+    images = torch.as_tensor(images)
     k = max(1, SIDE//max(images.shape[-2:]))
     return images.repeat_interleave(k, -2).repeat_interleave(k, -1)
 

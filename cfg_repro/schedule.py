@@ -16,9 +16,10 @@ from .checks import Refusal, at_least, looked_at, real
 
 # %% ../nbs/01_schedule.ipynb #bf13f452
 def alpha_sigma(
-    logsnr, # Log-SNR lambda, a tensor of any shape
+    logsnr, # Log-SNR lambda, a number or a tensor of any shape
 )->tuple: # Signal alpha and noise sigma, both shaped as `logsnr`
     "Signal and noise: alpha^2 = 1/(1+exp(-lambda)), sigma^2 = 1 - alpha^2, Section 2."
+    logsnr = torch.as_tensor(logsnr)
     return logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()
 
 # %% ../nbs/01_schedule.ipynb #e4d31578
@@ -55,23 +56,24 @@ def logsnr_of(
 
 # %% ../nbs/01_schedule.ipynb #22a4a0a6
 def u_of(
-    logsnr, # Log-SNR, a tensor of any shape
+    logsnr, # Log-SNR, a number or a tensor of any shape
     logsnr_min=-math.inf, # Log-SNR at u = 1
     logsnr_max=math.inf, # Log-SNR at u = 0
 )->torch.Tensor: # Place between clean (0) and noise (1), shaped and typed as `logsnr`
     "The inverse of `logsnr_of`; without bounds (2/pi) arctan(exp(-lambda/2))."
     a,b = angles(logsnr_min, logsnr_max)
-    theta = (-logsnr/2).exp().atan()
+    theta = (-torch.as_tensor(logsnr)/2).exp().atan()
     return (theta - b)/a
 
 # %% ../nbs/01_schedule.ipynb #345239c4
 def logsnr_density(
-    logsnr, # Log-SNR, a tensor of any shape
+    logsnr, # Log-SNR, a number or a tensor of any shape
     logsnr_min=-20., # Lowest log-SNR
     logsnr_max=20., # Highest log-SNR
 )->torch.Tensor: # p(lambda), shaped as `logsnr`: 0 outside the bounds
     "Density of lambda for uniform u: 1/(4 a cosh(lambda/2)) on an interval, Section 2."
     a,_ = angles(logsnr_min, logsnr_max)
+    logsnr = torch.as_tensor(logsnr)
     inside = (logsnr >= logsnr_min) & (logsnr <= logsnr_max)
     density = 1/(4*a*(logsnr/2).cosh())
     return torch.where(inside, density, 0.)
