@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 # `digits` and `evaluate` are names of modules too, and have to stay where they are.
 PLACES = dict(
     adapters='discrete_model',
+    conditions='composed',
     data='MemorySet from_uint8 to_uint8',
     evaluate='make_extractor',
     guidance='guide guided limited',
@@ -29,6 +30,7 @@ __all__ = [*PLACE_OF]
 
 if TYPE_CHECKING:       # the same names, for who reads and does not run: editors, mypy
     from .adapters import discrete_model as discrete_model
+    from .conditions import composed as composed
     from .data import MemorySet as MemorySet
     from .data import from_uint8 as from_uint8, to_uint8 as to_uint8
     from .evaluate import make_extractor as make_extractor
