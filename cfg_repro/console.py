@@ -146,7 +146,7 @@ def _section(title, entries):
 STARS = {Parameter.VAR_POSITIONAL: '*', Parameter.VAR_KEYWORD: '**'}
 def _words(f):
     "The words of each parameter and of the value; fastcore has none for *args."
-    words = docments(f, returns=True)
+    words = docments(f)
     for name,p in signature(f).parameters.items():
         if p.kind in STARS:
             source = getsource(f.__init__ if isclass(f) else f)
@@ -172,9 +172,8 @@ def helped(
     f:F, # A function or a class whose parameters have words
 )->F: # The same one, with its words in its docstring
     "Let help() show the words of each parameter, in a class those of its methods."
-    public = [m for name,m in vars(f).items() if isclass(f) and name[0] != '_']
-    first = [f] if isfunction(f.__init__ if isclass(f) else f) else []
-    for g in (*first, *filter(isfunction, public)):
+    public = [m for name,m in vars(f).items() if isfunction(m) and name[0] != '_']
+    for g in public + [f]*isfunction(f.__init__ if isclass(f) else f):
         if g.__doc__ and '\n' not in g.__doc__:
             g.__doc__ = _spelled(g)
     return f
