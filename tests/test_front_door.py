@@ -1,5 +1,5 @@
 "The names that `from cfg_repro import ...` gives: which they are, what they cost, and what help() says of them."
-import ast, json, subprocess, sys
+import ast, json, re, subprocess, sys
 import pytest
 import project
 
@@ -61,6 +61,15 @@ def test_each_name_is_the_one_of_its_module(found):
     names = sorted(places())
     assert len(names) >= 12 and names == sorted(found['same']) == sorted(found['all']) == sorted(found['star'])
     assert set(names) <= set(found['dir'])
+
+
+def test_what_is_taken_at_the_door_is_there():
+    "By the README and the pages: names of the list, or modules."
+    taken = set()
+    for path in (project.root/'README.md', *sorted((project.root/'nbs').glob('*.ipynb'))):
+        for line in re.findall(r'from cfg_repro import ([\w, ]+)', path.read_text(encoding='utf-8')):
+            taken |= {word.strip() for word in line.split(',')}
+    assert 'guided' in taken and not taken - set(places()) - set(project.modules()) - {'__version__'}
 
 
 def test_no_name_is_that_of_a_module(found):
