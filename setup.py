@@ -22,7 +22,7 @@ setup(
     package_data={name: ['*.mplstyle', 'py.typed']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dinov2', 'dev')},
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),
         'nbdev': [f'{name}={name}._modidx:d'],

@@ -22,14 +22,16 @@ from torch.utils.data import Subset
 # %% ../nbs/32_judge.ipynb #15000db9
 from .checks import Refusal, at_least
 from .console import command, share
-from .evaluate import (INCEPTION_WIDTH, VERSION, Classifier, Extractor,
-                                FewImages, Statistics, all_say, check_asked,
-                                check_images, evaluate, fit_classifier, load_statistics,
-                                make_extractor, read_classifier, same_kind,
-                                save_classifier, save_statistics, statistics)
+from .evaluate import (INCEPTION_WIDTH, SUBSETS, VERSION, Classifier,
+                                Extractor, FewImages, Statistics, all_say, check_asked,
+                                check_images, check_kept, dinov2_width, evaluate,
+                                fit_classifier, load_statistics, make_extractor,
+                                read_classifier, same_kind, save_classifier,
+                                save_statistics, statistics)
 from .hardware import pick, spread, wait, within_memory
 from .files import held_record, locked, write_file, write_record
-from .results import provenance, write_json
+from .pictures import class_names
+from .results import provenance, write_csv, write_json
 from .samples import load_run, maker, note, read_run
 from .sets import ImageSet, open_data, teachable, write_set
 
@@ -88,12 +90,13 @@ def _images_of(reference):
                       "made, digits, or statistics in an npz")
     return None if Path(reference).is_file() else open_data(reference, check=False)
 
-def _held(kept, data, extractor):
-    "Statistics that were kept, if they are of this set, network and version."
-    wanted = data.fingerprint,extractor.name,extractor.weights,VERSION
+def _held(kept, data, extractor, manifold):
+    "Statistics that were kept, if they are of this set, network, version and size."
+    wanted = (data.fingerprint, extractor.name, extractor.weights, VERSION,
+              min(manifold, len(data)))
     with suppress(Refusal, OSError):              # none is kept, or a damaged one
         s = load_statistics(kept)
-        if (s.fingerprint,s.extractor,s.weights,s.version) == wanted:
+        if (s.fingerprint,s.extractor,s.weights,s.version,len(s.features)) == wanted:
             return s
 
 # %% ../nbs/32_judge.ipynb #b7536095
@@ -101,6 +104,7 @@ def reference_statistics(
     reference, # Directory of a set, 'digits', or an npz with `mu` and `sigma`
     extractor:Extractor, # From `make_extractor`
     transform:str='', # How the images of an npz were made smaller, where it is not said
+    manifold:int=10_000, # Images of which the features are kept, at most
     **how, # batch_size and verbose
 )->Statistics: # Read from where they were kept, if they are there
     "What the generated images are held against."
@@ -109,39 +113,52 @@ def reference_statistics(
         return load_statistics(reference, transform)
     folder = getattr(data, 'path', None)
     if folder is None:
-        return statistics(data, extractor, **how)
+        return statistics(data, extractor, manifold, **how)
     kept = folder/f'{extractor.name}-{extractor.weights[:16]}.npz'
-    s,first = _held(kept, data, extractor),share()[0] == 0
+    s,first = _held(kept, data, extractor, manifold),share()[0] == 0
     if not all_say(s is not None, extractor.device):
-        s = statistics(open_data(reference, check=first), extractor, **how)
+        s = statistics(open_data(reference, check=first), extractor, manifold, **how)
         with suppress(OSError):                  # no room, or no permission: never mind
             if first:
                 save_statistics(kept, s)
     return s
 
 # %% ../nbs/32_judge.ipynb #ddb490cf
-def _enough(images, classifier, channels=(1,3)):
-    "Refuse what a classifier, or else Inception, cannot look at, or too few images."
-    width = Classifier.width if classifier else INCEPTION_WIDTH
+def _enough(images, classifier, channels=(1,3), dinov2=None):
+    "Refuse what one of the networks cannot look at, or too few images for it."
+    widths = [Classifier.width if classifier else INCEPTION_WIDTH]
+    if dinov2:
+        widths.append(dinov2_width(dinov2))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FewImages)     # that they are few is said later
-        check_images(images, width, channels)
+        check_images(images, max(widths), channels)
+
+def check_beside(dinov2, data, reference):
+    "Refuse DINOv2 where the reference is the statistics of another network."
+    if dinov2 and data is None:
+        raise Refusal(f"{reference} holds statistics by one network: beside DINOv2 the "
+                      "reference must be a set, or digits")
 
 # %% ../nbs/32_judge.ipynb #65361571
 def judgeable(
     images, # A data set
     reference, # As for `judging`
     classifier=None, # As for `judging`
+    dinov2=None, # As for `judging`
+    manifold:int=10_000, # As for `judging`
+    **asked, # `kid` and `by_class`
 ):
     "Refuse what cannot be judged: too few images, or another kind than the reference."
     data = _images_of(reference)
+    check_beside(dinov2, data, reference)
     if data is None:
         _enough(images, classifier)
         return
     channels = data.shape[:1] if classifier else (1,3)
     for some in (images, data):
-        _enough(some, classifier, channels)
+        _enough(some, classifier, channels, dinov2)
     same_kind(images, data)
+    check_kept(images, data, manifold, **asked)
 
 # %% ../nbs/32_judge.ipynb #6ac2218b
 @contextmanager
@@ -169,6 +186,21 @@ def lesson(
         raise Refusal(f"fit_on is {fit_on}: without --classifier nothing is fitted")
     return open_data(fit_on, check=False)
 
+# %% ../nbs/32_judge.ipynb #7e878282
+def _second_opinion(dinov2, reference, device, **how):
+    "What DINOv2 finds of images, under names of its own, and what is noted of it."
+    if dinov2 is None:
+        return lambda images, **more: {},{}
+    check_beside(dinov2, _images_of(reference), reference)
+    extractor = make_extractor(dinov2=dinov2, device=device)
+    with _noting():
+        known = reference_statistics(reference, extractor, **how)
+    def look(images, **more):
+        row = evaluate(images, known, extractor, **how | more | dict(by_class=False))
+        same = 'n','reference'
+        return {f'{k}_dinov2': v for k,v in row.items() if k not in same}
+    return look,dict(dinov2=extractor.weights)
+
 # %% ../nbs/32_judge.ipynb #9b899d45
 def judging(
     reference, # Directory of a set, 'digits', or an npz with `mu` and `sigma`
@@ -177,15 +209,19 @@ def judging(
     fit_steps:int=4000, # Training steps of that classifier, if it is fitted
     fit_on=None, # Directory of the set that it is fitted on; the reference unless given
     weights=None, # File of Inception's weights; downloaded unless given
+    dinov2=None, # File of DINOv2's weights, for a second opinion; none unless given
     transform:str='', # How the images of an npz were made smaller, where it is not said
+    manifold:int=10_000, # Images of each kind whose features are kept, at most
     batch_size:int=250, # Images at a time
     device='cpu', # Where to look at images
     verbose:bool=False, # Draw progress bars
 )->Callable: # From images (and `splits`, `groups`, ...) to what `evaluate` says of them
     "A judge of images, which has looked at the reference once."
-    data,how = _images_of(reference),dict(batch_size=batch_size, verbose=verbose)
+    data = _images_of(reference)
+    how = dict(manifold=manifold, batch_size=batch_size, verbose=verbose)
     if data is not None:
         _enough(data, classifier)
+    second,noted = _second_opinion(dinov2, reference, device, **how)
     own,learnt = None,lesson(classifier, fit_on)
     if classifier:
         learnt = data if learnt is None else learnt
@@ -196,9 +232,10 @@ def judging(
     def judge(images, **more):
         with _noting():
             row = evaluate(images, known, extractor, **how | more)
+            row |= second(images, **more)
         return row | (dict(judge_accuracy=own.about.get('held_out')) if own else {})
     judge.about = dict(extractor=extractor.name, weights=extractor.weights,
-                       reference=known.fingerprint)
+                       reference=known.fingerprint) | noted
     return judge
 
 # %% ../nbs/32_judge.ipynb #999da485
@@ -285,28 +322,72 @@ def judge_snapshots(
         yield rows[-1]
 
 # %% ../nbs/32_judge.ipynb #39aa5133
-def _announce(samples, images, reference, classifier, fit_steps, device):
+def _announce(samples, images, reference, classifier, dinov2, fit_steps, device):
     "Say what will be looked at, by what."
     who = f'the classifier in {classifier}' if classifier else 'Inception'
+    who += f' and DINOv2 in {dinov2}' if dinov2 else ''
     n = f'{len(images):,} images'
     note(f'{samples}: {n} against {reference}, looked at by {who} on {device}')
     if classifier and not Path(classifier).exists():
         note(f'{classifier} is not there: a classifier of the data set is fitted '
              f'first, in {fit_steps:,} steps')
 
-def _told(row, splits, classifier):
+def _distances(row, letter, end=''):
+    "The distances that one network found, in words."
+    error = f" +- {row[f'fd_se{end}']:.2f} (standard error)" if 'fd_se' in row else ''
+    kernel = ''
+    if 'kid_mean' in row:
+        mean,std = row[f'kid_mean{end}'],row[f'kid_std{end}']
+        kernel = f", K{letter}{end} {mean:.3g} +- {std:.2g} ({SUBSETS} parts)"
+    return f"F{letter}{end} {row[f'fd{end}']:.2f}{error}{kernel}"
+
+def _told(row, splits, classifier, least=''):
     "What was found, in words."
-    name = 'FD' if classifier else 'FID'
-    error = f" +- {row['fd_se']:.2f} (standard error)" if 'fd_se' in row else ''
     parts = '1 part' if splits == 1 else f'{splits} parts'
-    score = f"{row['is_mean']:.2f} +- {row['is_std']:.2f} ({parts})"
-    lines = [f"{row['n']:,} images: {name} {row['fd']:.2f}{error}, IS {score}"]
+    score = f"IS {row['is_mean']:.2f} +- {row['is_std']:.2f} ({parts})"
+    found = _distances(row, 'D' if classifier else 'ID')
+    lines = [f"{row['n']:,} images: {found}, {score}"]
     if 'recall' in row:
-        lines += [f"precision {row['precision']:.3f}, recall {row['recall']:.3f}"]
+        near = f"precision {row['precision']:.3f}, recall {row['recall']:.3f}"
+        lines += [near + least]
+    if 'fd_dinov2' in row:
+        words = _distances(row, 'D', '_dinov2').replace('_dinov2', '_DINOv2')
+        near = [f"{k} {row[f'{k}_dinov2']:.3f}" for k in ('precision','recall')]
+        lines += [', '.join([words, *near])]
     lines += [f"reference {row['reference'][:16]}, by {row['extractor']}"]
     return '\n'.join(lines)
 
+# %% ../nbs/32_judge.ipynb #e3990fff
+def _named(rows, settings):
+    "Rows of classes with the names of these."
+    names = class_names(settings, [r['label'] for r in rows])
+    return [dict(label=r['label'], name=name) | r for r,name in zip(rows, names)]
+
+def _least(rows, some=3):
+    "The classes of which least is recalled, in words."
+    first = sorted(rows, key=lambda r: r['recall'])[:some]
+    said = ', '.join(f"{r['recall']:.3f} of {r['name']}" for r in first)
+    return f'; by class least: {said}' if rows else ''
+
+def _leave(row, path, images, classifier, **how):
+    "Print what was found, then write it down: a record, and a table of the classes."
+    classes = _named(row.pop('classes', []), images.settings)
+    print(_told(row, how['splits'], classifier, _least(classes)), flush=True)
+    write_json(path, provenance(result=row, samples=images.settings,
+                                fingerprint=images.fingerprint, **how))
+    print(path)
+    if classes:
+        beside = path.with_name(f'{path.stem}-classes.csv')
+        write_csv(beside, classes)
+        print(beside)
+
 # %% ../nbs/32_judge.ipynb #dd325a4a
+def _only_for(what, **given):
+    "Refuse options that were given for something else."
+    for name,value in given.items():
+        if value is not None:
+            raise Refusal(f"{name} is {value}: it is for {what}")
+
 def _judge_run(run, judge_of, w, n, splits, batch_size, device, bf16):
     "Judge the snapshots of a run, and print a line for each."
     check_asked(n, splits=splits, groups=0, batch_size=batch_size)
@@ -328,10 +409,14 @@ def cfg_evaluate(
     fit_steps:int=4000, # Training steps of that classifier, if it is fitted
     fit_on:str=None, # The set that it is fitted on; the reference unless given
     weights:str=None, # File of Inception's weights; downloaded unless given
+    dinov2:str=None, # File of DINOv2's weights, for FD_DINOv2 as well; needs timm
     transform:str='', # How the images of an npz were made smaller; ADM's are adm
     out:str=None, # File for the result; evaluation.json in the sample set unless given
     splits:int=10, # Parts of which IS is the mean
     groups:int=10, # Groups for the standard error of the FID; 0 for none
+    kid:int=0, # Images of each of the parts of which KID is the mean; 0 for no KID
+    by_class:bool=False, # A table of the classes as well: precision, recall, coverage
+    manifold:int=None, # Images whose features are kept for these; 10,000 unless given
     w:float=None, # Guidance strength, for a run's snapshots; 0 unless given
     n:int=None, # Images of each of a run's snapshots; 10,000 unless given
     batch_size:int=250, # Images at a time
@@ -339,34 +424,35 @@ def cfg_evaluate(
     precision:str=None, # float32 or bfloat16 products, where a run's snapshots sample
     processes:int=1, # Processes that share the work, one a GPU
 ):
-    "FID, or FD by a data set's own classifier, IS, precision and recall of samples."
+    "FID, or FD by another network, IS, KID, precision and recall of samples."
     place,bf16 = pick(device, precision, processes)
+    most = 10_000 if manifold is None else manifold
     judge_of = partial(judging, reference, classifier=classifier, fit_steps=fit_steps,
-                       fit_on=fit_on, weights=weights, transform=transform,
-                       batch_size=batch_size, device=place, verbose=True)
+                       fit_on=fit_on, weights=weights, dinov2=dinov2,
+                       transform=transform, manifold=most, batch_size=batch_size,
+                       device=place, verbose=True)
     lesson(classifier, fit_on)
     if (Path(samples)/'snapshots').is_dir():
-        _images_of(reference)
+        _only_for('a set of images, no run', kid=kid or None,
+                  by_class=by_class or None, manifold=manifold)
+        check_beside(dinov2, _images_of(reference), reference)
         spread(processes, 'cfg_evaluate', Path(samples)/'judged')
         _judge_run(samples, judge_of, w or 0., n or 10_000, splits, batch_size, place,
                    bf16)
         return
-    for name,value in dict(w=w, n=n, precision=precision).items():
-        if value is not None:
-            raise Refusal(f"{name} is {value}: it is for a run that keeps snapshots")
+    _only_for('a run that keeps snapshots', w=w, n=n, precision=precision)
     path,images = Path(out or Path(samples)/'evaluation.json'),ImageSet(samples, False)
-    check_asked(len(images), splits=splits, groups=groups, batch_size=batch_size)
-    judgeable(images, reference, classifier)
+    check_asked(len(images), splits=splits, groups=groups, batch_size=batch_size,
+                manifold=most, kid=kid)
+    judgeable(images, reference, classifier, dinov2, most, kid=kid, by_class=by_class)
     if not path.parent.is_dir():
         raise Refusal(f"{path.parent} is no directory: {path} cannot be written")
     spread(processes, 'cfg_evaluate', path.parent)
     first = share()[0] == 0
     images = ImageSet(samples, check=first)
-    _announce(samples, images, reference, classifier, fit_steps, place)
+    _announce(samples, images, reference, classifier, dinov2, fit_steps, place)
     with within_memory('a smaller --batch_size takes less'):
-        row = judge_of()(images, splits=splits, groups=groups)
+        row = judge_of()(images, splits=splits, groups=groups, kid=kid,
+                         by_class=by_class)
     if first:
-        print(_told(row, splits, classifier), flush=True)
-        write_json(path, provenance(result=row, samples=images.settings,
-                                    fingerprint=images.fingerprint, splits=splits))
-        print(path)
+        _leave(row, path, images, classifier, splits=splits, kid=kid, manifold=most)

@@ -82,7 +82,7 @@ def cost_report(
             f"{duration(seconds/devices)}, {seconds/86400:.2g} device-days")
 
 # %% ../nbs/27_results.ipynb #7f119333
-MEASURED = ('fd','is_mean','precision','recall')
+MEASURED = ('fd','is_mean','precision','recall','kid_mean','fd_dinov2')
 
 def average(
     rows:list, # Rows (dictionaries) of one or more seeds

@@ -24,8 +24,8 @@ from .checks import Refusal, at_least, obey, one_of
 from .console import command, progress, share
 from .files import held_record, locked, read_record, write_record
 from .hardware import pick, spread
-from .evaluate import check_asked
-from .judge import judging, lesson, made_and_judged
+from .evaluate import check_asked, check_kept, dinov2_width
+from .judge import check_beside, judging, lesson, made_and_judged
 from .paper import TABLES, W, paper_rows
 from .presets import SAMPLING
 from .results import (Cell, as_text, average, claims, cost_report, interval,
@@ -86,6 +86,7 @@ def measure(
     guide_by=None, # The noisy classifier that guides, where one does
     splits:int=10, # Parts of which IS is the mean
     groups:int=0, # Groups for the standard error of FD, by the jackknife; 0 for none
+    kid:int=0, # Images of each of the parts of which KID is the mean; 0 for no KID
     batch_size:int=250, # Images at a time
     shard_size:int=250, # Images a file; processes share files
     device='cpu', # Where the model is
@@ -103,7 +104,7 @@ def measure(
         write_record(_row(out, cell), asdict(cell) | found)
     made_and_judged(samples, make, settings, cell.n, judge, record,
                     shard_size=shard_size, keep=keep, device=device, splits=splits,
-                    groups=groups, batch_size=batch_size)
+                    groups=groups, kid=kid, batch_size=batch_size)
 
 # %% ../nbs/33_sweeps.ipynb #c433bcd5
 def floor(
@@ -111,10 +112,11 @@ def floor(
     data, # Real images, a data set; the reference where there are no others
     n:int, # Images a cell
     **how, # `splits`, `groups`, `batch_size`
-)->dict: # Their `fd`, and how many they were
+)->dict: # Their `fd`, `fd_dinov2` where DINOv2 looks too, and how many they were
     "Judge some real images as samples; 0 where they are the whole reference."
     some = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:n]
-    return dict(fd=judge(data.bytes(some), **how)['fd'], n=len(some))
+    found = judge(data.bytes(some), **how)
+    return {k: found[k] for k in ('fd','fd_dinov2','n') if k in found}
 
 # %% ../nbs/33_sweeps.ipynb #bb220694
 VERSION = 1     # of the rows in `parts`; those of another are not taken for ours
@@ -202,6 +204,18 @@ def _sensible(reference, dry_run, step, grid, classifier, fit_on, **counts):
     if reference and not Path(reference).is_file():
         open_data(reference, check=False)
 
+def _further(reference, n, kid, dinov2):
+    "What is measured besides, to be noted; refused where images are too few for it."
+    if reference:
+        data = None
+        if not Path(reference).is_file():
+            data = open_data(reference, check=False)
+            check_kept(data, data, 10_000, kid)
+        check_beside(dinov2, data, reference)
+    if dinov2 and n <= (width := dinov2_width(dinov2)):
+        raise Refusal(f"n is {n}: a covariance of DINOv2's {width} features needs more")
+    return {k: v for k,v in dict(kid=kid, dinov2=dinov2).items() if v}
+
 def _guidance(guide_by, s):
     "The kind of guidance, where a run of a classifier is none or fits."
     if guide_by is None:
@@ -256,9 +270,11 @@ def cfg_sweep(
     fit_steps:int=4000, # As for cfg_evaluate
     fit_on:str=None, # As for cfg_evaluate
     weights:str=None, # As for cfg_evaluate
+    dinov2:str=None, # As for cfg_evaluate
     transform:str='', # As for cfg_evaluate
     splits:int=10, # Parts of which IS is the mean
     groups:int=0, # Groups for the standard error of FD, by the jackknife; 0 for none
+    kid:int=0, # As for cfg_evaluate
     batch_size:int=250, # Images at a time
     shard_size:int=250, # Images a file; processes share files
     device:str=None, # cpu or cuda; cuda where there is one unless given
@@ -275,7 +291,8 @@ def cfg_sweep(
     place,bf16 = pick(device, precision, processes)
     out,settings = Path(out or f'runs/table{table}'),[read_run(run) for run in runs]
     cells = _cells(settings, table, guide_by, ws=w, Ts=T, v=v, n=n)
-    check_asked(n, splits=splits, groups=groups, batch_size=batch_size)
+    check_asked(n, splits=splits, groups=groups, batch_size=batch_size, kid=kid)
+    more = _further(reference, n, kid, dinov2)
     todo = [c for c in cells if held_row(out, c) is None]
     if not dry_run:
         spread(processes, 'cfg_sweep', out)
@@ -290,14 +307,14 @@ def cfg_sweep(
                  grid=grid, reference=str(reference), classifier=classifier,
                  fit_on=fit_on, transform=transform, splits=splits, groups=groups,
                  guide_by=guide_by, precision='bfloat16' if bf16 else 'float32',
-                 weights=[s['weights'] for s in settings])
+                 weights=[s['weights'] for s in settings], **more)
     first = share()[0] == 0
     judged = dict(splits=splits, groups=groups, batch_size=batch_size)
     how = judged | dict(step=step, grid=grid, shard_size=shard_size, device=place,
-                        precision=about['precision'], keep=keep)
+                        precision=about['precision'], keep=keep, kid=kid)
     judge_of = partial(judging, reference, classifier=classifier, fit_steps=fit_steps,
-                       fit_on=fit_on, weights=weights, transform=transform,
-                       device=place)
+                       fit_on=fit_on, weights=weights, dinov2=dinov2,
+                       transform=transform, device=place)
     with locked(out) if first else nullcontext():
         if first:
             begin(out, about)

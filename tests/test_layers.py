@@ -43,9 +43,9 @@ def test_imports_come_from_below(module):
 
 @each_module
 def test_imports_are_declared(module):
-    "What a module imports is in settings.ini."
+    "What a module imports is in settings.ini; what is asked for only where it is used, among the extras."
     strip = lambda requirement: re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
-    declared = {strip(r) for r in project.settings['requirements'].split()}
+    declared = {strip(r) for kind in ('requirements', 'dinov2_requirements') for r in project.settings[kind].split()}
     tops = {full.split('.')[0] for full in imports(module)[0]} - set(sys.stdlib_module_names) - {name}
     owners = {'sklearn': ['scikit-learn'], 'PIL': ['pillow']} | packages_distributions()     # Python 3.10 misses two
     foreign = {top for top in tops if not {d.lower().replace('_', '-') for d in owners.get(top, [top])} & declared}
@@ -55,7 +55,7 @@ def test_imports_are_declared(module):
 def test_requirements_are_bounded_and_justified():
     "From a version on and below another one, each with its reason in CONTRIBUTING.md."
     reasons = (project.root/'CONTRIBUTING.md').read_text()
-    for kind in ('requirements', 'dev_requirements'):
+    for kind in ('requirements', 'dinov2_requirements', 'dev_requirements'):
         for requirement in project.settings[kind].split():
             found = re.match(r'([\w.-]+)(.*)', requirement)
             assert '<' in found[2] or found[2].startswith('=='), requirement
