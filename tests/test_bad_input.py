@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nan, tensor, zeros
+import test_measures
 from cfg_repro.adapters import cosine_betas, discrete_logsnrs, discrete_model, linear_betas, time_of, visited
 from cfg_repro.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint, steps_taken, train_run
 from cfg_repro.checks import Refusal
@@ -15,7 +17,7 @@ from cfg_repro.classifier_guidance import classifier_grad, classifier_guide, cla
 from cfg_repro.classifier_guidance import classifier_guided_step, shift_mean
 from cfg_repro.data import Glyphs, MemorySet, digits, draw_glyph, from_uint8, to_uint8
 from cfg_repro.digits import cfg_digits
-from cfg_repro.evaluate import Classifier, Statistics, check_images, evaluate, fit_classifier, inception_weights
+from cfg_repro.evaluate import Classifier, Statistics, check_images, dinov2_weights, evaluate, fit_classifier, inception_weights
 from cfg_repro.evaluate import load_statistics, make_extractor, save_statistics
 from cfg_repro.files import file_hash, intact, read_record, write_manifest, write_record
 from cfg_repro.gaussians import Gaussians, exact_moments
@@ -65,6 +67,7 @@ def net(): return UNet(8, 10, **small)
 def judge(): return make_extractor(Classifier(1, 10))
 def model(z, logsnr, c): return z
 def wrote(path): path.write_text('mine'); return path
+def saved(path): torch.save(dict(cls_token=zeros(1, 1, 4)), path); return path
 def narrow(z, logsnr, c): return z[..., :7]
 def logits(z, logsnr): return z.flatten(1)
 def steps(**changes): return list(train(new_state(net()), digits(), **dict(steps=2, batch_size=4) | changes))
@@ -505,12 +508,26 @@ FUNCTIONS = {
     'groups is 1: it must be 2 or more, or 0': lambda d: evaluate(images, images, judge(), groups=1),
     'groups is 41: there are 40 images': lambda d: evaluate(images, images, judge(), groups=41),
     'manifold is 2': lambda d: evaluate(images, images, judge(), manifold=2),
+    'kid is 1: it must be 2 or more, or 0 for none': lambda d: evaluate(more, more, judge(), splits=1, kid=1),
+    'kid is -2': lambda d: evaluate(more, more, judge(), splits=1, kid=-2),
+    "kid is '9'": lambda d: evaluate(more, more, judge(), splits=1, kid='9'),
+    'kid is 81: of 80 images features are kept': lambda d: evaluate(more, more, judge(), splits=1, kid=81),
+    'kid is 50: of 49 images features are kept': lambda d: evaluate(more, more, judge(), splits=1, kid=50, manifold=49),
+    'kid is 70: of 66 images of the reference features are kept': lambda d: evaluate(more, more[:66], judge(), splits=1, kid=70),
+    'of class 0 features of 80 images are kept, and of 5 of the reference: by class it must be 6 or more of each':
+        lambda d: evaluate(MemorySet(from_uint8(more), c.repeat(16), {}), MemorySet(from_uint8(more), (torch.arange(80) > 4).long(), {}), judge(), by_class=True),
+    'the reference does not say of which classes its images are': lambda d: evaluate(more, load_statistics(kept(d)), judge(), by_class=True),
+    'd.pth is missing': lambda d: make_extractor(dinov2=d/'d.pth'),
+    'd.safetensors is damaged': lambda d: dinov2_weights(wrote(d/'d.safetensors')),
+    'dinov2_weights: holds no DINOv2 as its authors name it': lambda d: dinov2_weights(saved(d/'d.pth')),
+    'beside DINOv2 the reference must be a set': lambda d: judging(kept(d), dinov2='d.pth'),
     'evaluate: batch_size is 0': lambda d: evaluate(images, images, judge(), batch_size=0),
     'the reference is by x with 3 features': lambda d: evaluate(more, load_statistics(kept(d)), judge()),
     'steps had no finite gradient': lambda d: fit_classifier(torch.utils.data.TensorDataset(z+nan, c), 10, steps=2),
     'holds sigma (2, 2) float64: it must hold numbers mu (D,)': lambda d: load_statistics(kept(d, sigma=np.eye(2))),
     'holds features (2, 4)': lambda d: load_statistics(kept(d, features=np.zeros((2, 4)))),
     'holds n () <U4': lambda d: load_statistics(kept(d, n='many')),
+    'holds labels (3,) int64': lambda d: load_statistics(kept(d, labels=np.zeros(3, int))),
     'holds version () float64': lambda d: load_statistics(kept(d, version=1.)),
     's.npz holds numbers that are not finite': lambda d: load_statistics(kept(d, mu=np.array([0, 1, nan]))),
     'nowhere.npz is missing': lambda d: load_statistics(d/'nowhere.npz'),
@@ -581,6 +598,7 @@ def lab(tmp_path_factory):
         coloured = zeros(4, 3, 16, 16, dtype=torch.uint8)
         a_set(Path('classless'), {}, images=coloured); a_set(Path('gap'), dict(n_classes=4), images=coloured); a_set(Path('few'))
         save_checkpoint(new_state(net()), 'foreign', dict(mine=True))
+        save_file(test_measures.dinov2(128), 'large.safetensors')
         np.savez('adm.npz', mu=np.zeros(2048), sigma=np.eye(2048)); np.savez('arrays.npz', x=np.zeros(3))
         yield lab
     finally: os.chdir(here)
@@ -661,6 +679,9 @@ COMMANDS = [
     (evaluated(samples='nowhere'), 'nowhere is not a set'), (evaluated(samples='cut'), 'cut/shard-00000.safetensors is damaged'),
     (evaluated(reference='cut'), 'cut/shard-00000.safetensors is damaged'), (evaluated(splits=0), 'splits is 0'),
     (evaluated(splits=71), 'splits is 71: there are 70 images'), (evaluated(groups=1), 'groups is 1'),
+    (evaluated(kid=1), 'kid is 1'), (evaluated(kid=71), 'kid is 71: of 70 images'), (evaluated(kid=60, manifold=50), 'kid is 60: of 50 images'), (evaluated(manifold=3), 'manifold is 3'),
+    (evaluated(by_class=True, manifold=30), 'by class it must be 6 or more of each'), (evaluated(reference='adm.npz', dinov2='a_file'), 'adm.npz holds statistics by one network'), (evaluated(dinov2='a_file'), 'a_file is damaged'),
+    (evaluated(dinov2='nowhere.pth'), 'nowhere.pth is missing'),
     (evaluated(groups=-2), 'groups is -2'), (evaluated(groups=71), 'groups is 71'), (evaluated(batch_size=0), 'batch_size is 0'),
     (evaluated(classifier='a_file'), 'a_file is damaged'),
     (evaluated(classifier='new.safetensors', fit_steps=0), 'fit_steps is 0'),
@@ -675,6 +696,9 @@ COMMANDS = [
     (swept(table=3), 'table is 3'), (swept(reference=None), 'there is no --reference'), (swept(runs=['nowhere']), 'nowhere holds no checkpoint'), (swept(w=(nan,)), 'w is nan'), (swept(T=(1,)), 'T is 1'), (swept(v=-1.), 'v is -1'), (swept(n=0), 'n is 0'), (swept(splits=0), 'splits is 0'),
     (swept(batch_size=0), 'batch_size is 0'), (swept(shard_size=0), 'shard_size is 0'), (swept(device='tpu'), 'device is tpu'), (swept(processes=0), 'processes is 0'), (swept(out='sweep', n=71), 'holds a sweep with n 70, not 71'), (swept(out='sweep', table=2), 'holds a sweep with table 1, not 2'),
     (swept(out='a_file'), 'a_file'), (swept(reference='nowhere'), 'nowhere is not a set'),
+    (swept(kid=71), 'kid is 71: of 70 images'), (swept(kid=1), 'kid is 1'), (swept(kid=-1), 'kid is -1'), (swept(n=99, kid=65, reference='few/set'), 'kid is 65: of 4 images of the reference'), (swept(dinov2='a_file'), 'a_file is damaged'),
+    (swept(reference='adm.npz', dinov2='a_file'), 'beside DINOv2 the reference must be a set'), (swept(dinov2='large.safetensors'), "n is 70: a covariance of DINOv2's 128 features needs more"),
+    (evaluated(dinov2='large.safetensors'), 'there are 70 images: a covariance of 128'),
     # cfg_digits
     ((cfg_digits, (), dict(seeds=0)), 'seeds is 0'), ((cfg_digits, (), dict(workers=0)), 'workers is 0'), ((cfg_digits, (), dict(device='tpu')), 'device is tpu'), ((cfg_digits, (), dict(out='a_file')), 'a_file'), ((cfg_digits, (), dict(out='digits')), 'holds a sweep with version None, not 1'),
 ]

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-import project
+from safetensors.torch import save_file
+import project, test_measures
 from cfg_repro.checkpoints import last_checkpoint, load_checkpoint, read_checkpoint, train_run
 from cfg_repro.checks import Refusal
 from cfg_repro.data import digits, draw_glyph
 from cfg_repro.digits import SETTINGS, run as run_digits
-from cfg_repro.evaluate import Classifier, Statistics, inception_weights, load_statistics, make_extractor, read_classifier, save_classifier, save_statistics
+from cfg_repro.evaluate import (Classifier, Statistics, dinov2_weights, inception_weights, load_statistics, make_extractor, read_classifier,
+                                save_classifier, save_statistics)
 from cfg_repro.files import file_hash, npz_members, read_record, read_tensors, write_record
 from cfg_repro.archives import cifar10, downsampled_npz, idx_file
 from cfg_repro.prepare import FORMATS, Entry, area_resize, open_image, prepare, unreadable
@@ -233,6 +235,28 @@ def test_damaged_log(tmp_path):
         assert len(list(train_run(fresh(), digits(), run, read_checkpoint(last_checkpoint(run))[0]['settings'], steps=2, batch_size=8))) == 0 and log.read_bytes() == good
 
 
+@pytest.mark.parametrize('ending', ['pth', 'safetensors'])
+def test_damaged_dinov2(tmp_path, ending):
+    """Cut or changed: refused in a sentence that names the file, or read under the same names and shapes, with finite numbers.
+
+    Safetensors have no sums of their own, so a number may change; the hash of the file, which stands in every row, then does.
+    """
+    path, draw, ends = tmp_path/f'w.{ending}', random.Random(0), dict(refused=0, read=0)
+    w = test_measures.dinov2(side=2)
+    save_file(w, path) if ending == 'safetensors' else torch.save(w, path)
+    good, shapes, whole = path.read_bytes(), {k: v.shape for k, v in w.items() if k != 'mask_token'}, make_extractor(dinov2=path)
+    for _ in range(100):
+        path.write_bytes(spoiled(good, draw))
+        with at_most(20):
+            try: found = dinov2_weights(path); extractor = make_extractor(dinov2=path)
+            except Refusal as e: ends['refused'] += 1; assert str(path) in str(e) and '\n' not in str(e), e
+            else:
+                ends['read'] += 1
+                assert {k: v.shape for k, v in found.items()} == shapes and all(v.isfinite().all() for v in found.values())
+                assert path.read_bytes() == good or extractor.weights != whole.weights
+    print(ending, ends); assert ends['refused'] > 30
+
+
 # What would run, if it were unpickled
 
 class Bomb:
@@ -289,6 +313,10 @@ def test_bombs(tmp_path, kind, monkeypatch):
             if name in SEALED: resealed(place)
             if name == 'shards' and path.suffix == '.safetensors': path.with_suffix('.sha256').write_text(sha256(good).hexdigest())
         read(place)
+    # DINOv2's weights, under either ending
+    for ending in ('pth', 'safetensors'):
+        (tmp_path/f'dinov2.{ending}').write_bytes(data)
+        is_refused(lambda: make_extractor(dinov2=tmp_path/f'dinov2.{ending}'))
     # Inception's weights: given, and in the cache
     weights = tmp_path/'weights-inception-2015-12-05-6726825d.pth'; weights.write_bytes(data)
     is_refused(lambda: inception_weights(weights))

@@ -148,7 +148,7 @@ def spied(monkeypatch, module, name, result=None):
 
 @pytest.mark.parametrize('option, value, where', [
     ('step', 'ddim', 'measure'), ('grid', 'even', 'measure'), ('fit_on', 'digits', 'judging'),
-    ('splits', 3, 'measure'), ('groups', 5, 'measure'), ('batch_size', 7, 'measure'), ('shard_size', 9, 'measure'), ('keep', True, 'measure'), ('precision', 'bfloat16', 'measure'),
+    ('splits', 3, 'measure'), ('groups', 5, 'measure'), ('kid', 40, 'measure'), ('dinov2', 'd.pth', 'judging'), ('batch_size', 7, 'measure'), ('shard_size', 9, 'measure'), ('keep', True, 'measure'), ('precision', 'bfloat16', 'measure'),
     ('classifier', 'x.safetensors', 'judging'), ('fit_steps', 77, 'judging'), ('weights', 'w.pth', 'judging'), ('transform', 'adm', 'judging'),
     ('compile', True, 'load_run'), ('precision', 'bfloat16', 'load_run'), ('guide_by', 'noisy', 'load_guide')])
 def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, where):
@@ -156,13 +156,14 @@ def test_options_of_a_sweep_arrive(lab, tmp_path, monkeypatch, option, value, wh
     model, settings = sweeps.load_run(lab/'a')
     results = dict(judging=lambda images, **how: dict(fd=1.), load_run=(model, settings), load_guide='a guide', measure=None,
                    read_run=settings, check_guide=None)
+    monkeypatch.setattr(sweeps, 'dinov2_width', lambda path: 64)
     judged, opened, guides, measured, _, _ = (spied(monkeypatch, sweeps, name, result) for name, result in results.items())
     own = dict(classifier='x.safetensors') if option == 'fit_on' else {}
     with pytest.raises(Refusal, match='is missing'):               # there are no rows: nobody measured
         cfg_sweep([str(lab/'a')], reference='digits', out=str(tmp_path), w=(1.,), T=(2,), n=70, device='cpu', **{option: value} | own)
     (args, kwargs), = measured
     if where == 'measure': assert kwargs[option] == value and args[0] == sweeps.Cell(0, 'free', 0.1, 0, 1., 2, 0.3, 70)
-    if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, fit_on=None, weights=None, transform='', device=torch.device('cpu')) | own, **{option: value}))]
+    if where == 'judging': assert judged == [((('digits'),), dict(dict(classifier=None, fit_steps=4000, fit_on=None, weights=None, dinov2=None, transform='', device=torch.device('cpu')) | own, **{option: value}))]
     if option == 'compile': assert opened == [((str(lab/'a'), torch.device('cpu'), False, True), {})]
     if (option, where) == ('precision', 'load_run'): assert opened == [((str(lab/'a'), torch.device('cpu'), True, False), {})]
     if option == 'guide_by':

@@ -527,7 +527,7 @@ def test_statistics_of_another_set_network_or_version_are_not_taken(lab, tmp_pat
 def test_every_option_of_cfg_evaluate_arrives(lab, tmp_path):
     options = dict(reference=str(tmp_path/'adm.npz'), classifier=str(lab/'own.safetensors'), fit_steps=33, fit_on='digits',
                    weights='w.pth', transform='area', out=str(tmp_path/'found.json'), splits=4, groups=5, batch_size=17,
-                   device='cpu', processes=1, w=None, n=None, precision=None)
+                   device='cpu', processes=1, w=None, n=None, precision=None, kid=23, by_class=True, manifold=80, dinov2=None)
     assert {'samples', *options} == set(signature(cfg_evaluate).parameters)
     extractor = make_extractor(read_classifier(lab/'own.safetensors'))
     s = reference_statistics('digits', extractor)
@@ -539,7 +539,7 @@ def test_every_option_of_cfg_evaluate_arrives(lab, tmp_path):
             calls[name] = args, kw
             return answer or real(*args, **kw)
         return patch.object(judged_by, name, called)
-    row = dict(n=90, fd=1., fd_se=2., is_mean=3., is_std=4., reference='r', extractor='e')
+    row = dict(n=90, fd=1., fd_se=2., is_mean=3., is_std=4., reference='r', extractor='e', classes=[dict(label=0, recall=1.)])
     with spy('own_classifier'), spy('make_extractor', extractor), spy('load_statistics'), spy('evaluate', row):
         cfg_evaluate(sets_of(tmp_path/'set', 90, 'area'), **options)
     path, learnt, steps, *_ = calls['own_classifier'][0]
@@ -549,7 +549,9 @@ def test_every_option_of_cfg_evaluate_arrives(lab, tmp_path):
     assert calls['load_statistics'][0] == (options['reference'], 'area')
     (images, known, by), how = calls['evaluate']
     assert len(images) == 90 and (known.mu == s.mu).all() and known.transform == 'area' and by is extractor
-    assert {k: how[k] for k in ('splits', 'groups', 'batch_size')} == dict(splits=4, groups=5, batch_size=17)
+    asked = 'splits', 'groups', 'batch_size', 'kid', 'by_class', 'manifold'
+    assert {k: how[k] for k in asked} == dict(splits=4, groups=5, batch_size=17, kid=23, by_class=True, manifold=80)
+    assert (tmp_path/'found-classes.csv').read_text() == 'label,name,recall\n0,0,1\n'
     assert json.loads((tmp_path/'found.json').read_text())['result']['fd'] == 1.
 
 
