@@ -262,10 +262,10 @@ def _timm():
 
 def _vit(weights):
     "DINOv2 of the size that its weights have, by timm."
-    width = len(weights['norm.weight'])
+    transformer,width = _timm(),len(weights['norm.weight'])
     depth = len({k.split('.')[1] for k in weights if k.startswith('blocks.')})
     with torch.device('meta'):               # whatever a file says costs no memory
-        net = _timm()(
+        net = transformer(
             img_size=224, patch_size=14, embed_dim=width, depth=depth,
             num_heads=max(width//64, 1), init_values=1., num_classes=0)
     load_weights(net, weights | dict(pos_embed=_places(weights['pos_embed'])), True)

@@ -142,6 +142,18 @@ def test_measures_of_each_class():
     assert len({tuple(e.values()) for e in expected}) > 5 and 'classes' not in evaluate(fake, theirs, pixels(), splits=1)
 
 
+def test_only_kept_images_are_measured_by_class():
+    "Of 100 generated images and of 200 others 90 are kept, each with the class that was asked for."
+    first = (labels < 3).nonzero()[:, 0]
+    fake, theirs = few(first[:100], flip=True), few(first[200:400])
+    def kept(n): return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:90].sort().values
+    (f, c), (r, d) = ((some.bytes(idx), some.labels[idx]) for some, idx in ((fake, kept(100)), (theirs, kept(200))))
+    for row in evaluate(fake, theirs, pixels(), splits=1, by_class=True, manifold=90)['classes']:
+        k = row['label']
+        assert (row['n'], row['n_reference']) == ((c == k).sum(), (d == k).sum())
+        same(row, prdc(seen(f[c == k]), seen(r[d == k])))
+
+
 def test_limits_of_the_measures_of_a_class():
     "A set with itself, far from itself, one image again and again, images there twice."
     some = few((labels < 2).nonzero()[:60, 0])
