@@ -251,6 +251,7 @@ def _places(embedding, side=16):
     small = F.interpolate(grid, scale_factor=(scale,scale), mode='bicubic')
     return torch.cat([first, small.flatten(2).mT], 1)
 
+# %% ../nbs/31_evaluate.ipynb #b2c223df
 def _timm():
     "timm's transformer, or in one sentence that it is not there."
     try:

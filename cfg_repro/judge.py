@@ -332,6 +332,7 @@ def _announce(samples, images, reference, classifier, dinov2, fit_steps, device)
         note(f'{classifier} is not there: a classifier of the data set is fitted '
              f'first, in {fit_steps:,} steps')
 
+# %% ../nbs/32_judge.ipynb #3d058a5c
 def _distances(row, letter, end=''):
     "The distances that one network found, in words."
     error = f" +- {row[f'fd_se{end}']:.2f} (standard error)" if 'fd_se' in row else ''

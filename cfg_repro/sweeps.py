@@ -204,6 +204,7 @@ def _sensible(reference, dry_run, step, grid, classifier, fit_on, **counts):
     if reference and not Path(reference).is_file():
         open_data(reference, check=False)
 
+# %% ../nbs/33_sweeps.ipynb #fad643fe
 def _further(reference, n, kid, dinov2):
     "What is measured besides, to be noted; refused where images are too few for it."
     if reference:
