@@ -7,6 +7,7 @@ __all__ = ['F', 'parser', 'arguments', 'helped', 'share', 'progress', 'keep_memo
 
 # %% ../nbs/12_console.ipynb #aac28587
 import argparse
+import atexit
 import ctypes
 import io
 import os
@@ -16,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, formatannotation, getsource, isclass, isfunction
@@ -211,16 +212,23 @@ def keep_memory()->bool: # Whether the allocator was told
     return all([mallopt(name, value) for name,value in values.items()])
 
 # %% ../nbs/12_console.ipynb #c8cd5133
-def _outcome(f, arguments):
-    "Run a command: its exit status, and what is left to say."
+STOPPED = 130, 'stopped; the same line goes on from here'
+
+def _outcome(f, arguments, stops):
+    "Run a command: its exit status, and what is left to say; `stops` holds what asked it to stop."
     try:
         f(**arguments)
-    except (Refusal, OSError) as e:
-        return 2, f'{e}'
-    except FloatingPointError as e:
-        return 1, f'{e}'
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130, 'stopped; the same line goes on from here'
+        return STOPPED
+    except Exception as e:
+        if stops:       # in the middle of torch a Ctrl-C may come out as another error
+            return STOPPED
+        if isinstance(e, FloatingPointError):
+            return 1, f'{e}'
+        if isinstance(e, (Refusal,OSError)):
+            return 2, f'{e}'
+        raise
     return 0, None
 
 # %% ../nbs/12_console.ipynb #779721b1
@@ -231,16 +239,36 @@ def _speaks():
     except Refusal:
         return True
 
+def _noting():
+    "From now on what asks for a stop is noted, and interrupts: where it is noted."
+    stops = []
+    def stop(number, frame):
+        stops.append(number)
+        raise KeyboardInterrupt
+    signals = [signal.SIGTERM,signal.SIGUSR1]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signals.append(signal.SIGINT)       # a shell lets what runs behind it ignore it
+    for number in signals:
+        signal.signal(number, stop)
+    return stops
+
+def _leave(code):
+    "End when threads and last duties are done; the rest, torch's above all, takes a second."
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout,sys.stderr):
+        with suppress(OSError):     # of a disk that is full `_outcome` has told
+            stream.flush()
+    os._exit(code)
+
 def _console(f):
     "What runs in a terminal: parse, run, say how it ended."
     given = arguments(f)
     keep_memory()
-    for number in (signal.SIGTERM,signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler)
-    code,message = _outcome(f, given)
+    code,message = _outcome(f, given, _noting())
     if message and _speaks():
         print(f'{f.__name__}: {message}', file=sys.stderr)
-    sys.exit(code)
+    _leave(code)
 
 # %% ../nbs/12_console.ipynb #898bf206
 def command(

@@ -20,7 +20,6 @@ from pathlib import Path
 
 # %% ../nbs/28_runs.ipynb #77b16784
 import torch
-from torchvision.utils import make_grid, save_image
 
 # %% ../nbs/28_runs.ipynb #9db21fdb
 from .checkpoints import check_times, naming_last, steps_taken, train_run
@@ -248,6 +247,7 @@ class _Board:
 
     def picture(self, picture, step):
         "A grid of samples, as a file too, and as the newest."
+        from torchvision.utils import save_image    # seconds: not to refuse a flag
         data = io.BytesIO()
         save_image(picture/255, data, format='png')
         (self.run/'grids').mkdir(exist_ok=True)
@@ -277,6 +277,7 @@ def _grid(state, p, device, columns=COLUMNS, quick=False):
         model = guided(net, w, null=net.n_classes)
         made = generate(model, range(columns), shape, labels, device=device, **how)
         rows.append(next(made)['images'])
+    from torchvision.utils import make_grid
     return make_grid(torch.cat(rows), nrow=columns, padding=1)
 
 # %% ../nbs/28_runs.ipynb #9be6130c

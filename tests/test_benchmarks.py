@@ -2,7 +2,7 @@
 import ast, importlib.util, json, os, subprocess, sys
 import pytest, torch
 from torch.testing import assert_close
-import project
+import project, warm
 from cfg_repro.data import digits
 from cfg_repro.schedule import logsnr_of
 
@@ -12,7 +12,7 @@ sys.path.append(str(folder))      # a benchmark may import its neighbour
 
 
 def script(name, *words):
-    words = [sys.executable, str(folder/name), *map(str, words)]
+    words = [str(warm.bin()/'python'), str(folder/name), *map(str, words)]
     return subprocess.run(words, cwd=project.root, capture_output=True, text=True, timeout=600)
 
 
@@ -182,9 +182,9 @@ def test_choices(tmp_path):
 @pytest.mark.slow
 def test_script_for_a_gpu(tmp_path):
     "The script that a GPU box runs, on the CPU and at a tiny size: it leaves each of its records."
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    path = f"{warm.bin()}:{os.environ['PATH']}"
     tiny = dict(DEVICE='cpu', NET='tiny', SHARED='shared', SMALL='digits', BATCH='2', T='2', ROUNDS='1',
-                PARTIES='ours', OUT=str(tmp_path), PATH=path)
+                PARTIES='ours', MORE='--seconds 0.001', OUT=str(tmp_path), PATH=path)
     done = subprocess.run(['bash', str(folder/'gpu.sh')], env=os.environ | tiny, capture_output=True, text=True,
                           timeout=1200)
     assert done.returncode == 0, done.stderr

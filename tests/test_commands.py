@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch_fidelity import feature_extractor_inceptionv3 as inception
-import project
+import project, warm
 from cfg_repro.data import draw_glyph
 from cfg_repro.sets import ImageSet
 
@@ -19,7 +19,7 @@ on_cpu = ['--device', 'cpu']
 
 def run(command, *words, cwd, code=0):
     "Run a command; what it printed, or for an expected failure its one sentence."
-    done = subprocess.run([str(bin/command), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([str(warm.bin()/command), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr
     assert 'Traceback' not in done.stderr
     return done.stdout if code == 0 else done.stderr.splitlines()[-1]
@@ -28,9 +28,7 @@ def run(command, *words, cwd, code=0):
 def kill_once(command, *words, cwd, when):
     "Start a command and end it by SIGKILL as soon as a file that matches `when` is there."
     running = subprocess.Popen([str(bin/command), *map(str, words)], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    for _ in range(2400):
-        time.sleep(0.025)
-        if list(Path(cwd).glob(when)) or running.poll() is not None: break
+    while not list(Path(cwd).glob(when)) and running.poll() is None: time.sleep(0.025)
     assert running.poll() is None, 'it was over before it could be stopped'
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
@@ -67,7 +65,7 @@ def test_samples_depend_on_nothing_but_the_settings(lab):
 def test_samples_are_announced_once(lab):
     "Before the first image, by one process of two: what is made and what it costs, and a bar; at the end one line."
     for processes in (1, 2):
-        line = [str(bin/'cfg_sample'), 'runs/p0.1', '--w', '1', '--n', '60', '--shard_size', '30', '--out', f'said{processes}']
+        line = [str(warm.bin()/'cfg_sample'), 'runs/p0.1', '--w', '1', '--n', '60', '--shard_size', '30', '--out', f'said{processes}']
         done = subprocess.run([*line, *on_cpu, '--processes', str(processes)], cwd=lab, env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout == f'said{processes}: 60 images from step 20 of runs/p0.1\nsaid{processes}/samples.png: a look at them\n', done.stderr
         said = done.stderr.replace('\r', '\n')
@@ -169,7 +167,7 @@ def test_script_of_garments(tmp_path):
         idx(tmp_path/f'garments/{name}-images-idx3-ubyte.gz', draws.integers(0, 256, (n, 28, 28), dtype=np.uint8))
         idx(tmp_path/f'garments/{name}-labels-idx1-ubyte.gz', (np.arange(n) % 10).astype(np.uint8))
     small = dict(OUT=str(tmp_path/'out'), WORK=str(tmp_path/'work'), SOURCE=str(tmp_path/'garments'), FIT='20', MORE='--steps 2', P='0.1', W='0,1', T='2',
-                 LONG='3', TS='2,3', N='70', SOME='70', DEVICE='--device cpu', PATH=f"{bin}:{os.environ['PATH']}")
+                 LONG='3', TS='2,3', N='70', SOME='70', DEVICE='--device cpu', PATH=f"{warm.bin()}:{os.environ['PATH']}")
     (tmp_path/'out').mkdir()
     for _ in range(2):
         done = subprocess.run(['bash', str(project.root/'results/fashion/run.sh')], env=environment | small, capture_output=True, text=True, timeout=600)
@@ -184,7 +182,7 @@ def test_script_of_garments(tmp_path):
 def test_gpu_script(tmp_path):
     "The script for one GPU runs from end to end on a CPU at a small size; the same line again has nothing to do."
     small = dict(DEVICE='cpu', OUT=str(tmp_path), WORK=str(tmp_path/'work'), SIZE='16', N='300', FULL='tiny', FULL_STEPS='3', PRESET='tiny', W='0,1', T='4', SAMPLES='100', FIT='100',
-                 MORE='--steps 3 --batch_size 8', PATH=f"{bin}:{os.environ['PATH']}")
+                 MORE='--steps 3 --batch_size 8', PATH=f"{warm.bin()}:{os.environ['PATH']}")
     for _ in range(2):
         done = subprocess.run(['bash', str(project.root/'results/glyphs64/run.sh')], env=environment | small, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0 and done.stdout.endswith('done\n'), done.stderr

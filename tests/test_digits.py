@@ -2,6 +2,7 @@
 import csv, json, os, signal, struct, subprocess, sys, time
 from pathlib import Path
 import pytest
+import warm
 from cfg_repro.files import write_record
 
 command = [str(Path(sys.executable).parent/'cfg_digits')]  # where pip put it
@@ -9,7 +10,7 @@ environment = os.environ | {'COLUMNS': '80'}
 
 
 def cfg_digits(*arguments, cwd):
-    return subprocess.run([*command, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run([str(warm.bin()/'cfg_digits'), *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def held(folder):
@@ -90,3 +91,36 @@ def test_bad_input(tmp_path, arguments, said):
     done = cfg_digits(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
     assert 'Traceback' not in done.stderr and done.stdout == '' and held(tmp_path) == before
+
+
+LONG = """
+import sys, time
+from pathlib import Path
+import cfg_repro.digits as digits
+
+def train_network(job, out, s, device):
+    (Path(out)/job.name).touch()
+    time.sleep(3600)
+
+digits.train_network, digits.own_classifier = train_network, lambda *args: None
+if __name__ == '__main__':
+    sys.argv[0] = 'cfg_digits'
+    digits.cfg_digits.console()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('everybody', [False, True], ids=['one', 'all'])
+def test_a_stop_waits_for_nothing(tmp_path, everybody):
+    "Work that takes an hour is dropped, nothing more is begun and no process is left: sent to the first process, or, as a terminal does, to all."
+    (tmp_path/'long.py').write_text(LONG)
+    def restored(): signal.signal(signal.SIGINT, signal.default_int_handler)
+    running = subprocess.Popen([sys.executable, 'long.py', '--workers', '2', '--out', 'out'], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+                               text=True, preexec_fn=restored, start_new_session=True)
+    while len(begun := sorted(tmp_path.glob('out/digits-p*'))) < 2 and running.poll() is None: time.sleep(0.05)
+    (os.killpg if everybody else os.kill)(running.pid, signal.SIGINT)
+    said = running.communicate(timeout=300)[1]
+    assert running.returncode == 130 and said.splitlines()[-1] == 'cfg_digits: stopped; the same line goes on from here' and 'Traceback' not in said
+    assert sorted(tmp_path.glob('out/digits-p*')) == begun
+    left = subprocess.run(['ps', '-s', str(running.pid), '-o', 'stat=,args='], capture_output=True, text=True).stdout
+    assert 'spawn_main' not in left, left

@@ -12,7 +12,7 @@ from unittest.mock import Mock, patch
 import pytest
 import torch
 import torch.distributed as dist
-import project
+import project, warm
 from safetensors.torch import load_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -310,6 +310,7 @@ LINE = [str(bin/'cfg_train'), 'digits', '--device', 'cpu', '--log_every', '1']
 
 
 def ended(*words, cwd, **more):
+    if words[0] == LINE[0]: words = (warm.bin()/'cfg_train', *words[1:])
     done = subprocess.run([*map(str, words)], cwd=cwd, env=environment | more, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

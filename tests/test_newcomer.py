@@ -38,11 +38,12 @@ def newcomer(request, tmp_path_factory):
         (folder/path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(project.root/path, folder/path, follow_symlinks=False)
     environment = {k: v for k, v in os.environ.items() if k not in ('RANK', 'VIRTUAL_ENV', 'PYTHONPATH', 'IN_TEST')} | {'COLUMNS': '80', 'OMP_NUM_THREADS': '1'}
-    oldest = {}
+    environment.pop('PYTHONDONTWRITEBYTECODE', None)
+    of_pip = {'PIP_NO_COMPILE': '0'}                    # as pip has it: do not; Python compiles what it meets, a tenth of it
     if request.param == 'oldest':
         (folder/'oldest.txt').write_text('\n'.join(lower_bounds()))
-        oldest = {'PIP_CONSTRAINT': str(folder/'oldest.txt')}
-    done = subprocess.run(['bash', '-c', setup], cwd=folder, env=environment | oldest, capture_output=True, text=True)
+        of_pip['PIP_CONSTRAINT'] = str(folder/'oldest.txt')
+    done = subprocess.run(['bash', '-c', setup], cwd=folder, env=environment | of_pip, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     environment['PATH'] = f"{folder/'.venv/bin'}:{environment['PATH']}"
     (folder/'elsewhere').mkdir()                        # away from the checkout: what runs is what was installed

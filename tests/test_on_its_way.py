@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+import warm
 import cfg_repro.checkpoints as checkpoints
 import cfg_repro.generate as generating
 from cfg_repro.checkpoints import last_checkpoint, read_checkpoint, train_run
@@ -330,7 +331,7 @@ def test_a_sweep_and_a_judgement_by_two(lab):
     from cfg_repro.prepare import cfg_prepare
     from cfg_repro.runs import cfg_train
     from cfg_repro.samples import cfg_sample
-    run, bin = lab/'run', Path(sys.executable).parent
+    run, bin = lab/'run', warm.bin()
     cfg_train('digits', out=str(run), steps=12, device='cpu')
     cfg_sample(str(run), out=str(lab/'samples'), n=130, T=4, w=1., device='cpu')
     common = ['--reference', 'digits', '--device', 'cpu', '--splits', 1]
