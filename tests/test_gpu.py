@@ -310,7 +310,7 @@ LINE = [str(bin/'cfg_train'), 'digits', '--device', 'cpu', '--log_every', '1']
 
 
 def ended(*words, cwd, **more):
-    if words[0] == LINE[0]: words = (warm.bin()/'cfg_train', *words[1:])
+    if words[0] == LINE[0] and not more: words = (warm.bin()/'cfg_train', *words[1:])
     done = subprocess.run([*map(str, words)], cwd=cwd, env=environment | more, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

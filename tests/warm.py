@@ -3,7 +3,8 @@
 Most of a short command is Python importing torch. Here one process has imported it, and whatever else commands
 import, and forks for every line; `bin()` is a directory with a stand-in for each command, and for the `python` of a
 script. A stand-in hands its words, its environment, its directory and its three streams to the fork, and ends as
-that ends. The commands themselves start in test_wheel and test_newcomer, and wherever a signal meets them;
+that ends. What reads its environment where it is imported, as the compiler does, is to be started itself. The
+commands themselves start in test_wheel and test_newcomer, and wherever a signal meets them;
 test_warm holds both kinds to each other.
 """
 import atexit, importlib, json, os, runpy, select, shutil, signal, socket, subprocess, sys, tempfile, threading, traceback
