@@ -215,14 +215,14 @@ def keep_memory()->bool: # Whether the allocator was told
 STOPPED = 130, 'stopped; the same line goes on from here'
 
 def _outcome(f, arguments, stops):
-    "Run a command: its exit status, and what is left to say; `stops` holds what asked it to stop."
+    "Run a command: its exit status, and its last words; `stops` asked for an end."
     try:
         f(**arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return STOPPED
     except Exception as e:
-        if stops:       # in the middle of torch a Ctrl-C may come out as another error
+        if stops:       # inside torch a Ctrl-C may become another error
             return STOPPED
         if isinstance(e, FloatingPointError):
             return 1, f'{e}'
@@ -239,8 +239,9 @@ def _speaks():
     except Refusal:
         return True
 
+# %% ../nbs/12_console.ipynb #5a7e0112
 def _noting():
-    "From now on what asks for a stop is noted, and interrupts: where it is noted."
+    "From now on signals that ask for a stop interrupt, and are listed."
     stops = []
     def stop(number, frame):
         stops.append(number)
@@ -253,14 +254,15 @@ def _noting():
     return stops
 
 def _leave(code):
-    "End when threads and last duties are done; the rest, torch's above all, takes a second."
+    "End with the threads and the last duties: the rest takes a second."
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout,sys.stderr):
-        with suppress(OSError):     # of a disk that is full `_outcome` has told
+        with suppress(OSError):     # `_outcome` has told of a full disk
             stream.flush()
     os._exit(code)
 
+# %% ../nbs/12_console.ipynb #5a7e0113
 def _console(f):
     "What runs in a terminal: parse, run, say how it ended."
     given = arguments(f)

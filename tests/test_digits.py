@@ -119,8 +119,10 @@ def test_a_stop_waits_for_nothing(tmp_path, everybody):
                                text=True, preexec_fn=restored, start_new_session=True)
     while len(begun := sorted(tmp_path.glob('out/digits-p*'))) < 2 and running.poll() is None: time.sleep(0.05)
     (os.killpg if everybody else os.kill)(running.pid, signal.SIGINT)
-    said = running.communicate(timeout=300)[1]
+    try: said = running.communicate(timeout=300)[1]
+    finally:
+        if running.poll() is None: os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 130 and said.splitlines()[-1] == 'cfg_digits: stopped; the same line goes on from here' and 'Traceback' not in said
-    assert sorted(tmp_path.glob('out/digits-p*')) == begun
+    assert len(begun) == 2 and sorted(tmp_path.glob('out/digits-p*')) == begun
     left = subprocess.run(['ps', '-s', str(running.pid), '-o', 'stat=,args='], capture_output=True, text=True).stdout
     assert 'spawn_main' not in left, left
