@@ -146,6 +146,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '.', 'git_ur
                                    'cfg_repro.console._console': ('console.html#_console', 'cfg_repro/console.py'),
                                    'cfg_repro.console._entry': ('console.html#_entry', 'cfg_repro/console.py'),
                                    'cfg_repro.console._kind': ('console.html#_kind', 'cfg_repro/console.py'),
+                                   'cfg_repro.console._leave': ('console.html#_leave', 'cfg_repro/console.py'),
+                                   'cfg_repro.console._noting': ('console.html#_noting', 'cfg_repro/console.py'),
                                    'cfg_repro.console._outcome': ('console.html#_outcome', 'cfg_repro/console.py'),
                                    'cfg_repro.console._read': ('console.html#_read', 'cfg_repro/console.py'),
                                    'cfg_repro.console._reading': ('console.html#_reading', 'cfg_repro/console.py'),
