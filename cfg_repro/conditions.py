@@ -35,21 +35,23 @@ def factors(w, given):
     return {some: share for some,share in found.items() if not always(share, 0)}
 
 # %% ../nbs/19_conditions.ipynb #19c00023
-def named(several):
+def _named(several):
     "What belongs to several conditions by name; a tuple's by number."
     return several if isinstance(several, dict) else dict(enumerate(several))
 
-def partly(c, none, told, guided_by):
+def _partly(c, none, told, guided_by):
     "Several conditions, with nothing in the place of those that are not told."
-    parts,nones = named(c),named(none)
-    kept = {k: nones[k] if k in guided_by and k not in told else parts[k] for k in parts}
+    parts,nones = _named(c),_named(none)
+    dropped = set(guided_by) - told
+    kept = {k: nones[k] if k in dropped else parts[k] for k in parts}
     return kept if isinstance(c, dict) else tuple(kept.values())
 
-def strengths(w, c, z, logsnr):
+def _strengths(w, c, z, logsnr):
     "The strength of each condition that has one, by name."
     if not isinstance(c, (tuple,dict)):
-        raise Refusal(f"c is {said(c)}: it must be several conditions, a tuple or a dict")
-    given = {k: v for k,v in named(in_place(c, w, 'w')).items() if v is not None}
+        raise Refusal(f"c is {said(c)}: "
+                      "it must be several conditions, a tuple or a dict")
+    given = {k: v for k,v in _named(in_place(c, w, 'w')).items() if v is not None}
     return {k: suited(strength_at(v, z, logsnr), z) for k,v in given.items()}
 
 # %% ../nbs/19_conditions.ipynb #19c00024
@@ -67,9 +69,9 @@ def composed(
             finite(each)
     def eps_tilde(z, logsnr, c):
         c = condition(c, z)
-        wt = strengths(w, c, z, logsnr)
+        wt = _strengths(w, c, z, logsnr)
         shares,none = factors(wt, given),none_of(c, null)
-        asked = [partly(c, none, told, wt) for told in shares]
+        asked = [_partly(c, none, told, wt) for told in shares]
         n,joined = len(asked),over(lambda *parts: torch.cat(parts), *asked)
         eps = predict(model, torch.cat(n*[z]), torch.cat(n*[logsnr]), joined).chunk(n)
         return sum(share*one for share,one in zip(shares.values(), eps))

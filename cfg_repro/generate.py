@@ -112,14 +112,15 @@ def generate(
     batch_size:int=250, # Images at a time; has no say in what they show
     device='cpu', # Where the model is
     watch:Callable=None, # Called at each step with z and x_tilde, both (B,C,H,W)
-    decode:Callable=to_uint8, # What makes images of the last x_tilde; for latents theirs
+    decode:Callable=to_uint8, # What makes images of the last x_tilde
     **sampler, # T, logsnrs, step, clip: passed to `sample`
 )->Iterator: # Of batches, dicts: `images` uint8 (B,C,H,W), `labels` (B,), int64
     "Images by index: Algorithm 2 in batches, on noise by seed and index alone."
     at_least(1, batch_size=batch_size)
     indices = torch.as_tensor(indices)
     for batch in indices.split(min(batch_size, len(indices))):
-        noise,c = image_noise(seed, batch, shape, device),condition(labels(batch), batch)
+        noise = image_noise(seed, batch, shape, device)
+        c = condition(labels(batch), batch)
         there = over(lambda part: part.to(device), c)
         walk = trajectory(model, noise(0), there, noise=noise, **sampler)
         for z,x_tilde in walk:

@@ -41,7 +41,6 @@ def always(w, value):
         return False
     return bool((w == value).all())
 
-# %% ../nbs/07_guidance.ipynb #07c00001
 def cond_uncond(model, z, logsnr, c, none, other=None):
     "The predictions with the condition and without, of `other`, in one batch of 2B."
     twice = over(lambda *parts: torch.cat(parts), c, none)

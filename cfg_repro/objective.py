@@ -85,6 +85,7 @@ def said(value):
         return f'a {type(value).__name__} of {len(value)}'
     return repr(value)
 
+# %% ../nbs/05_objective.ipynb #05c00023
 def _nothing(c, null):
     "The nothing of one tensor: a class after all others, or a row for each."
     if null is None:

@@ -345,6 +345,7 @@ def maker(
         v=v if step == 'ancestral' else None, step=step, grid=grid, labels=labels,
         seed=seed, n_classes=null) | _more(s, only, interval if w else None)
 
+# %% ../nbs/30_samples.ipynb #30c00001
 def _more(s, only, interval):
     "What the settings of a set hold only where there is something to say."
     found = dict(classes=s['data'].get('classes'), only=only, interval=interval)
@@ -353,7 +354,9 @@ def _more(s, only, interval):
 
 def _as_kept(s):
     "How samples of latents are made: not clipped, and kept as the numbers they are."
-    return dict(clip=None, decode=torch.Tensor.float) if s['data'].get('latents') else {}
+    if not s['data'].get('latents'):
+        return {}
+    return dict(clip=None, decode=torch.Tensor.float)
 
 # %% ../nbs/30_samples.ipynb #986814f3
 def note(text):

@@ -149,8 +149,9 @@ def _read_shard(path, n_classes):
     shard = read_tensors(path)
     if not _are_images(shard):
         held = ', '.join(f'{k} {tuple(v.shape)} {v.dtype}' for k,v in shard.items())
-        raise Refusal(f"{path} holds {held}: it must hold images (n,C,H,W) torch.uint8, "
-                      "or latents in floating point, and labels (n,) torch.int64")
+        raise Refusal(f"{path} holds {held}: it must hold images (n,C,H,W) "
+                      "torch.uint8, or latents in floating point, "
+                      "and labels (n,) torch.int64")
     c = shard['labels']
     if len(c) and (c.min() < 0 or n_classes and c.max() >= n_classes):
         raise Refusal(f"{path} holds labels from {c.min()} to {c.max()}: "
