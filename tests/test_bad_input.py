@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nan, tensor, zeros
 import test_measures
-from cfg_repro.adapters import cosine_betas, discrete_logsnrs, discrete_model, linear_betas, time_of, visited
+from cfg_repro.adapters import cosine_betas, discrete_logsnrs, discrete_model, linear_betas, logsnr_at, time_of, visited
 from cfg_repro.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint, steps_taken, train_run
 from cfg_repro.checks import Refusal
 from cfg_repro.classifier_guidance import classifier_grad, classifier_guide, classifier_guided
@@ -31,6 +31,7 @@ from cfg_repro.judge import cfg_evaluate, judgeable, judging, own_classifier
 from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.conditions import composed
 from cfg_repro.objective import drop_class, eps_loss, kl_step, stratified_u
+from cfg_repro.parametrisations import as_flow, as_v, edm_labels, from_x, interval, logsnr_of_flow_time, logsnr_of_sigma, step_interval
 from cfg_repro.pictures import board, film, writable
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
 from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folders, prepare
@@ -557,6 +558,18 @@ FUNCTIONS = {
     "T is '4': it must be a whole number from 2": lambda d: visited(linear_betas(100), '4'),
     'T is 200: it must be a whole number from 2 to 100': lambda d: visited(linear_betas(100), 200),
     'linear_betas: n is 20': lambda d: linear_betas(20), 'cosine_betas: n is 1': lambda d: cosine_betas(1),
+    't runs from -1 to -1: it must be in [0,1]': lambda d: logsnr_at(-1, [1., 0.]),
+    # parametrisations
+    'sigma is as low as -1: it must be 0 or more': lambda d: logsnr_of_sigma([1., -1.]),
+    't runs from 0.5 to 1.5: it must be in [0,1]': lambda d: logsnr_of_flow_time([.5, 1.5]),
+    'prediction is (5, 2), images (5, 1, 8, 8)': lambda d: from_x(lambda z, logsnr, c: zeros(5, 2))(z, zeros(5), c),
+    'prediction is (5,), images (5, 1, 8, 8)': lambda d: as_v(lambda z, logsnr, c: zeros(5))(z, zeros(5), c),
+    't is 1: it must be below 1': lambda d: as_flow(model)(z, tensor(1.), c),
+    'edm_labels: n is 0': lambda d: edm_labels(model, 0),
+    'labels run from 3 to 3: they must be in [0,2]': lambda d: edm_labels(model, 2)(z, zeros(5), c+3),
+    'the interval is 1.0 to 1.0': lambda d: interval(1., 1., logsnr_of_sigma), 'the interval is nan to 1.0': lambda d: interval(nan, 1., logsnr_of_sigma),
+    'sigma is as low as -2': lambda d: interval(-2., 1., logsnr_of_sigma),
+    'the steps are 3 to 2: they must be whole numbers from 0 to 4': lambda d: step_interval(zeros(5), 3, 2),
 }
 
 
