@@ -22,6 +22,7 @@ import project
 # Pages, by their numbers, and the tests that concern them; only what is fast of them is run
 TESTS = {'12': 'front_door', '0|10|12|18|2[5-7]': 'bad_input properties', '11|1[3-6]': 'bad_input sets prepare folders', '2[0-5]|28|29': 'bad_input learning',
          '22|24|3[0-2]': 'bad_input seams', '33|35': 'bad_input roads', '3[1-3]': 'measures',
+         '36': 'bad_input', '37': 'bad_input diffusers',
          '60': 'bad_input beyond_gaussians', '61': 'bad_input beyond_owed', '62': 'bad_input beyond_rules', '6[34]': 'bad_input beyond_inside',
          '66': 'bad_input beyond_mends', '67': 'bad_input beyond_variants', '68': 'bad_input beyond_one_pass'}
 
