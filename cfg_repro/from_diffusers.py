@@ -14,18 +14,26 @@ import torch
 # %% ../nbs/37_from_diffusers.ipynb #37a00005
 from .checks import Refusal, one_of
 from .adapters import time_of
-from .parametrisations import from_flow, from_v, from_x
+from .parametrisations import from_denoiser, from_flow, from_v, from_x
 from .parametrisations import logsnr_of_flow_time, logsnr_of_sigma
 
 # %% ../nbs/37_from_diffusers.ipynb #37a00008
+def _edm(scheduler):
+    "Whether a scheduler is one of EDM's, which wrap the network."
+    return hasattr(scheduler, 'precondition_outputs')
+
 def _flows(scheduler):
-    "Whether the noise levels of a scheduler are a flow's t; EDM's own are refused."
-    said = scheduler.config
-    if 'sigma_data' in said:
-        raise Refusal(f"the scheduler is {type(scheduler).__name__}: its network is "
-                      f"one of EDM's, and `from_denoiser` makes a model of it")
+    "Whether the noise levels of a scheduler are a flow's t."
+    by_name = scheduler.config.get('use_flow_sigmas', False)
+    return by_name or hasattr(scheduler, 'scale_noise')
+
+def _known(scheduler):
+    "A scheduler, refused where its noise levels are of no kind that is known."
     by_alphas = hasattr(scheduler, 'alphas_cumprod')
-    return not by_alphas or said.get('use_flow_sigmas', False)
+    if not (by_alphas or _flows(scheduler) or _edm(scheduler)):
+        raise Refusal(f"the scheduler is {type(scheduler).__name__}: "
+                      f"it must have alphas_cumprod, or be a flow's or EDM's")
+    return scheduler
 
 def _table(scheduler, logsnr_min):
     "The log-SNR of each time step that a network was trained at, float64, decreasing."
@@ -34,7 +42,7 @@ def _table(scheduler, logsnr_min):
 
 def _levels(scheduler, logsnr_min):
     "The log-SNR of each step that a scheduler visits, in its order."
-    times = scheduler.timesteps
+    times = _known(scheduler).timesteps
     if not hasattr(scheduler, 'sigmas'):
         return _table(scheduler, logsnr_min)[times.long()]
     logsnr_of = logsnr_of_flow_time if _flows(scheduler) else logsnr_of_sigma
@@ -61,6 +69,14 @@ def _called(net, noisy, time, c):
     "What a network predicts, as many channels as the image has, in its precision."
     found = net(noisy.to(net.dtype), timestep=time, **_words(c), return_dict=False)[0]
     return found[:,:noisy.shape[1]].to(noisy)
+def _denoiser(net, scheduler):
+    "EDM's denoiser around a network, as its scheduler has it."
+    def denoiser(noisy, sigma, c):
+        level = sigma.view(-1, *[1]*(noisy.dim()-1))
+        told = scheduler.precondition_inputs(noisy, level)
+        found = _called(net, told, scheduler.precondition_noise(sigma), c)
+        return scheduler.precondition_outputs(noisy, found, level)
+    return denoiser
 
 # %% ../nbs/37_from_diffusers.ipynb #37a00015
 def diffusers_model(
@@ -69,10 +85,12 @@ def diffusers_model(
     logsnr_min=-20., # What stands for pure noise, where the scheduler has it
 )->Callable: # model(z, logsnr, c) -> eps; c a dict of the network's arguments, or one
     "A network of diffusers as a model of the log-SNR."
+    if _edm(_known(scheduler)):
+        return from_denoiser(_denoiser(net, scheduler))
     if _flows(scheduler):
-        n = scheduler.config.num_train_timesteps
+        n = scheduler.config['num_train_timesteps']
         return from_flow(lambda x_t, t, c: _called(net, x_t, n*t, c))
-    kind,table = scheduler.config.prediction_type,_table(scheduler, logsnr_min)
+    kind,table = scheduler.config['prediction_type'],_table(scheduler, logsnr_min)
     one_of(PREDICTED, prediction_type=kind)
     def predict(z, logsnr, c):
         return _called(net, z, time_of(logsnr, table), c)

@@ -78,7 +78,7 @@ def v_from_eps(
 # %% ../nbs/36_parametrisations.ipynb #36a00020
 def _each(logsnr, z):
     "A log-SNR for each image, (B,) or one for all, as (B,1,1,1)."
-    logsnr = torch.as_tensor(logsnr).reshape(-1).expand(len(z))
+    logsnr = logsnr.reshape(-1).expand(len(z))
     return logsnr.view(-1, *[1]*(z.dim()-1))
 
 def _asked(net, noisy, level, c):
@@ -181,11 +181,10 @@ def edm_labels(
 def from_flow(
     net:Callable, # net(x_t, t, c) -> u = eps - x, for x_t = (1-t) x + t eps; t is (B,)
 )->Callable: # model(z, logsnr, c) -> eps
-    "The model of a rectified flow: eps = x_t + (1-t) u, Liu et al. 2022."
+    "The model of a rectified flow: eps = x_t + (1-t) u, Liu et al. 2022b."
     def model(z, logsnr, c):
         level = _each(logsnr, z)
-        alpha,sigma = alpha_sigma(level)
-        x_t = z/(alpha+sigma)
+        x_t = z/sum(alpha_sigma(level))
         u = _asked(net, x_t, flow_time(logsnr), c)
         return x_t + flow_time(-level)*u
     return model
@@ -200,8 +199,8 @@ def as_flow(
         if looked_at(level) and level.isneginf().any():
             raise Refusal("t is 1: it must be below 1, "
                           "for of pure noise a model of the noise knows no image")
-        alpha,sigma = alpha_sigma(level)
-        eps = _asked(model, (alpha+sigma)*x_t, level.flatten(), c)
+        z = x_t*sum(alpha_sigma(level))
+        eps = _asked(model, z, level.flatten(), c)
         return (eps-x_t)/flow_time(-level)
     return net
 
@@ -229,6 +228,6 @@ def step_interval(
     if not (whole(first, 0) and whole(last, 0) and first <= last < T):
         raise Refusal(f"the steps are {first!r} to {last!r}: "
                       f"they must be whole numbers from 0 to {T-1}, in this order")
-    ends = torch.tensor([-torch.inf, torch.inf], dtype=torch.float64)
+    ends = logsnrs.new_tensor([-torch.inf, torch.inf])
     middles = torch.cat([ends[:1], (logsnrs[1:]+logsnrs[:-1])/2, ends[1:]])
     return middles[first].item(),middles[last+1].item()

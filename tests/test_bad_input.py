@@ -3,6 +3,7 @@ import json, math, os, shutil
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from cfg_repro.digits import cfg_digits
 from cfg_repro.evaluate import Classifier, Statistics, check_images, dinov2_weights, evaluate, fit_classifier, inception_weights
 from cfg_repro.evaluate import load_statistics, make_extractor, save_statistics
 from cfg_repro.files import file_hash, intact, read_record, write_manifest, write_record
+from cfg_repro.from_diffusers import diffusers_model, scheduler_logsnrs
 from cfg_repro.gaussians import Gaussians, exact_moments
 from cfg_repro.forward import diffuse, eps_from_score, eps_from_x, score_from_eps, transition, x_from_eps
 from cfg_repro.generate import balanced_labels, generate, image_noise, random_labels
@@ -559,6 +561,10 @@ FUNCTIONS = {
     'T is 200: it must be a whole number from 2 to 100': lambda d: visited(linear_betas(100), 200),
     'linear_betas: n is 20': lambda d: linear_betas(20), 'cosine_betas: n is 1': lambda d: cosine_betas(1),
     't runs from -1 to -1: it must be in [0,1]': lambda d: logsnr_at(-1, [1., 0.]),
+    # diffusers
+    'the scheduler is SimpleNamespace: it must have alphas_cumprod': lambda d: scheduler_logsnrs(SimpleNamespace(config={})),
+    "prediction_type is 'energy': it must be one of epsilon, sample, v_prediction":
+        lambda d: diffusers_model(model, SimpleNamespace(config={'prediction_type': 'energy'}, alphas_cumprod=tensor([.9, .1]))),
     # parametrisations
     'sigma is as low as -1: it must be 0 or more': lambda d: logsnr_of_sigma([1., -1.]),
     't runs from 0.5 to 1.5: it must be in [0,1]': lambda d: logsnr_of_flow_time([.5, 1.5]),
