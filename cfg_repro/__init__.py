@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 # Looked up when first asked for, so that to import the package costs nothing.
 # `digits` and `evaluate` are names of modules too, and have to stay where they are.
 PLACES = dict(
-    adapters='discrete_model',
     conditions='composed',
     data='MemorySet from_uint8 to_uint8',
     evaluate='make_extractor',
+    from_diffusers='diffusers_model scheduler_logsnrs',
     guidance='guide guided limited',
     mixture='Mixture',
     presets='DIGITS',
@@ -29,11 +29,12 @@ PLACE_OF = {name: module for module, names in PLACES.items() for name in names.s
 __all__ = [*PLACE_OF]
 
 if TYPE_CHECKING:       # the same names, for who reads and does not run: editors, mypy
-    from .adapters import discrete_model as discrete_model
     from .conditions import composed as composed
     from .data import MemorySet as MemorySet
     from .data import from_uint8 as from_uint8, to_uint8 as to_uint8
     from .evaluate import make_extractor as make_extractor
+    from .from_diffusers import diffusers_model as diffusers_model
+    from .from_diffusers import scheduler_logsnrs as scheduler_logsnrs
     from .guidance import guide as guide, guided as guided, limited as limited
     from .mixture import Mixture as Mixture
     from .presets import DIGITS as DIGITS
