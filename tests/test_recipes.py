@@ -56,6 +56,7 @@ def test_diffusers(titles, shape, told):
     z, n = torch.randn(shape), shape[0]
     c = r['texts'] if told == 'encoder_hidden_states' else torch.tensor([0, 5, 9])
     logsnr = discrete_logsnrs(r['scheduler'].betas)[[700]].expand(n)
+    assert len(r['steps']) == 16 and (r['steps'].diff() > 0).all()
     with torch.no_grad():
         assert_close(r['model'](z, logsnr, c), r['unet'](z, 700, **{told: c}).sample, rtol=1e-3, atol=1e-4)
 

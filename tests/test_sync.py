@@ -137,7 +137,7 @@ def test_links_lead_somewhere():
     pages |= {project.root/name: (project.root/name).read_text(encoding='utf-8') for name in texts}
     dead = []
     for path, text in pages.items():
-        prose = re.sub(r'```.*?```|`[^`\n]+`|\$[^$]+\$', '', text, flags=re.S)
+        prose = re.sub(r'```.*?```|`[^`\n]+`|\$\$.*?\$\$|\$[^$]+\$', '', text, flags=re.S)
         targets = re.findall(r'\]\((?![a-z]+:|#|attachment)([^)\s#]+)', prose)
         dead += [f'{path.name}: {target}' for target in targets if not (path.parent/target).exists()]
     assert not dead
