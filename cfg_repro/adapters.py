@@ -65,6 +65,7 @@ def _lookup(logsnrs):
     table = table_of(logsnrs, 'logsnrs').flip(0)   # increasing
     held = {}
     def at(logsnr):
+        logsnr = torch.as_tensor(logsnr)
         kind = torch.float64 if looked_at(logsnr) else torch.float32
         if logsnr.device not in held:
             held[logsnr.device] = table.to(logsnr.device, kind)

@@ -315,6 +315,8 @@ def make_extractor(
 # %% ../nbs/31_evaluate.ipynb #c448743b
 def as_set(images):
     "A data set as it is; images in memory, uint8 (n,C,H,W), as one."
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
     if not torch.is_tensor(images):
         return images
     if images.dtype != torch.uint8 or images.dim() != 4:

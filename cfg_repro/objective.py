@@ -162,6 +162,7 @@ def drop_class(
     generator=None, # Torch generator of the draws, on the device of `c`
 )->torch.Tensor: # The same, some rows replaced by `null`; a tuple or a dict as `c`
     "Each label becomes the null class with probability p_uncond: Algorithm 1, line 3."
+    c = over(torch.as_tensor, c)
     first,*_ = parts_of(c)
     gone = who_drops(len(first), p_uncond, generator, first.device)
     return emptied(c, gone, null)
