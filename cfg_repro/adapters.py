@@ -60,7 +60,7 @@ def discrete_logsnrs(
     return log_bar - torch.log(-torch.expm1(log_bar))
 
 # %% ../nbs/29_adapters.ipynb #c001ae73
-def _lookup(logsnrs):
+def lookup(logsnrs):
     "The time of log-SNRs as a function; a device gets the table once."
     table = table_of(logsnrs, 'logsnrs').flip(0)   # increasing
     held = {}
@@ -71,7 +71,7 @@ def _lookup(logsnrs):
             held[logsnr.device] = table.to(logsnr.device, kind)
         table_here = held[logsnr.device]
         value = logsnr.to(kind).clamp(table_here[0], table_here[-1])
-        k = torch.searchsorted(table_here, value).clamp(1, len(table)-1)
+        k = torch.searchsorted(table_here, value, right=True).clamp(1, len(table)-1)
         before,after = table_here[k-1],table_here[k]
         return (len(table)-k - (value-before)/(after-before)).float()
     return at
@@ -82,7 +82,7 @@ def time_of(
     logsnrs, # Of the time steps, from `discrete_logsnrs`, (N,)
 )->torch.Tensor: # Time in [0,N-1], float32, the same shape
     "The time step that has a log-SNR, by linear interpolation."
-    return _lookup(logsnrs)(logsnr)
+    return lookup(logsnrs)(logsnr)
 
 # %% ../nbs/29_adapters.ipynb #29a00002
 def logsnr_at(
@@ -90,7 +90,8 @@ def logsnr_at(
     logsnrs, # Of the time steps, from `discrete_logsnrs`, (N,)
 )->torch.Tensor: # Log-SNRs, float64, shaped as `t`
     "The log-SNR of a time, by linear interpolation: the inverse of `time_of`."
-    table,t = table_of(logsnrs, 'logsnrs'),torch.as_tensor(t, dtype=torch.float64)
+    t = torch.as_tensor(t, dtype=torch.float64)
+    table = table_of(logsnrs, 'logsnrs').to(t.device)
     last = len(table)-1
     if looked_at(t) and not ((t >= 0) & (t <= last)).all():
         raise Refusal(f"t runs from {t.min():g} to {t.max():g}: "
@@ -106,7 +107,7 @@ def discrete_model(
 )->Callable: # model(z, logsnr, c) -> eps
     "A discrete-time network as a model of the log-SNR."
     at_least(1, channels=channels)
-    at = _lookup(discrete_logsnrs(betas))
+    at = lookup(discrete_logsnrs(betas))
     def model(z, logsnr, c):
         return net(z, at(logsnr), c)[:,:channels]
     return model
@@ -117,7 +118,7 @@ def discrete_classifier(
     betas, # What it was trained with, (N,)
 )->Callable: # classifier(z, logsnr) -> logits
     "A discrete-time noisy classifier as a classifier of the log-SNR."
-    at = _lookup(discrete_logsnrs(betas))
+    at = lookup(discrete_logsnrs(betas))
     def classifier(z, logsnr):
         return net(z, at(logsnr))
     return classifier

@@ -13,7 +13,7 @@ import torch
 
 # %% ../nbs/19_conditions.ipynb #19c00005
 from .checks import Refusal, one_of
-from .objective import condition, in_place, none_of, over, said
+from .objective import condition, fits_in, none_of, over, said
 from .classifier_guidance import finite, predict, strength_at, suited
 from .guidance import always
 
@@ -51,25 +51,44 @@ def _strengths(w, c, z, logsnr):
     if not isinstance(c, (tuple,dict)):
         raise Refusal(f"c is {said(c)}: "
                       "it must be several conditions, a tuple or a dict")
-    given = {k: v for k,v in _named(in_place(c, w, 'w')).items() if v is not None}
+    if not fits_in(c, w):
+        raise Refusal(f"w is {said(w)} and c {said(c)}: "
+                      "there must be one in the place of each condition")
+    given = {k: v for k,v in _named(w).items() if v is not None}
     return {k: suited(strength_at(v, z, logsnr), z) for k,v in given.items()}
+
+# %% ../nbs/19_conditions.ipynb #19c00046
+def _each_finite(w):
+    "Refuse strengths that are no tuple or dict of finite ones."
+    if not isinstance(w, (tuple,dict)):
+        raise Refusal(f"w is {said(w)}: it must be a tuple or a dict, "
+                      "a strength in the place of each condition")
+    for each in _named(w).values():
+        if each is not None and not callable(each):
+            finite(each)
+
+def _each_named(w, null):
+    "Refuse a strength of what has no nothing to be guided away from."
+    if isinstance(null, (tuple,dict)):
+        for name in w:
+            if _named(null).get(name) is None:
+                raise Refusal(f"w has a strength for {name!r}, and null nothing there")
 
 # %% ../nbs/19_conditions.ipynb #19c00024
 def composed(
     model, # The network, or the oracle: model(z, logsnr, c) -> eps, c a tuple or a dict
     w, # Strengths, in the places of c: each as for `guided`, None for no guidance
     *,
-    null, # What stands for none of each, in the places of c, as for `guided`
-    given:str='others', # What each is judged among: 'others', 'before', 'nothing'
+    null, # What stands for no condition, in the places of c, as for `guided`
+    given:str='others', # Each is judged among 'others'; 'before', in w; 'nothing'
 )->Callable: # A model: eps_tilde as a function of (z, logsnr, c)
     "Several conditions, guided towards each by a strength of its own."
     one_of(GIVEN, given=given)
-    for each in (w.values() if isinstance(w, dict) else w):
-        if each is not None and not callable(each):
-            finite(each)
+    _each_finite(w)
     def eps_tilde(z, logsnr, c):
         c = condition(c, z)
         wt = _strengths(w, c, z, logsnr)
+        _each_named(wt, null)
         shares,none = factors(wt, given),none_of(c, null)
         asked = [_partly(c, none, told, wt) for told in shares]
         n,joined = len(asked),over(lambda *parts: torch.cat(parts), *asked)

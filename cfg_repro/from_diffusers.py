@@ -13,7 +13,7 @@ import torch
 
 # %% ../nbs/37_from_diffusers.ipynb #37a00005
 from .checks import Refusal, one_of
-from .adapters import time_of
+from .adapters import lookup
 from .parametrisations import from_denoiser, from_flow, from_v, from_x
 from .parametrisations import logsnr_of_flow_time, logsnr_of_sigma
 
@@ -27,14 +27,28 @@ def _flows(scheduler):
     by_name = scheduler.config.get('use_flow_sigmas', False)
     return by_name or hasattr(scheduler, 'scale_noise')
 
+def _usual(scheduler):
+    "A scheduler, refused where it calls its network by a rule of its own."
+    held,flows = scheduler.config.get,_flows(scheduler) and not _edm(scheduler)
+    kind = held('prediction_type', 'flow_prediction')
+    odd = dict(timestep_type=held('timestep_type') == 'continuous',
+               invert_sigmas=held('invert_sigmas', False),
+               prediction_type=flows and kind != 'flow_prediction')
+    for name in odd:
+        if odd[name]:
+            raise Refusal(f"the scheduler has {name} {held(name)!r}: "
+                          f"what its network is called with is not known here")
+    return scheduler
+
 def _known(scheduler):
     "A scheduler, refused where its noise levels are of no kind that is known."
     by_alphas = hasattr(scheduler, 'alphas_cumprod')
     if not (by_alphas or _flows(scheduler) or _edm(scheduler)):
         raise Refusal(f"the scheduler is {type(scheduler).__name__}: "
                       f"it must have alphas_cumprod, or be a flow's or EDM's")
-    return scheduler
+    return _usual(scheduler)
 
+# %% ../nbs/37_from_diffusers.ipynb #37a0000c
 def _table(scheduler, logsnr_min):
     "The log-SNR of each time step that a network was trained at, float64, decreasing."
     bar = scheduler.alphas_cumprod.double()
@@ -43,6 +57,8 @@ def _table(scheduler, logsnr_min):
 def _levels(scheduler, logsnr_min):
     "The log-SNR of each step that a scheduler visits, in its order."
     times = _known(scheduler).timesteps
+    if getattr(scheduler, 'num_inference_steps', 0) is None:
+        raise Refusal("the scheduler has no steps yet: call its set_timesteps")
     if not hasattr(scheduler, 'sigmas'):
         return _table(scheduler, logsnr_min)[times.long()]
     logsnr_of = logsnr_of_flow_time if _flows(scheduler) else logsnr_of_sigma
@@ -51,7 +67,7 @@ def _levels(scheduler, logsnr_min):
 # %% ../nbs/37_from_diffusers.ipynb #37a00009
 def scheduler_logsnrs(
     scheduler, # A scheduler of diffusers, its `set_timesteps` called
-    logsnr_min=-20., # What stands for pure noise, where it begins there
+    logsnr_min=-20., # What stands for pure noise; levels below it become one
 )->torch.Tensor: # (T,) float64, increasing: `logsnrs` of `sample`
     "The log-SNRs of the steps that a scheduler visits."
     return _levels(scheduler, logsnr_min).clamp(min=logsnr_min).unique()
@@ -69,6 +85,7 @@ def _called(net, noisy, time, c):
     "What a network predicts, as many channels as the image has, in its precision."
     found = net(noisy.to(net.dtype), timestep=time, **_words(c), return_dict=False)[0]
     return found[:,:noisy.shape[1]].to(noisy)
+
 def _denoiser(net, scheduler):
     "EDM's denoiser around a network, as its scheduler has it."
     def denoiser(noisy, sigma, c):
@@ -82,7 +99,7 @@ def _denoiser(net, scheduler):
 def diffusers_model(
     net:Callable, # A network of diffusers: net(images, timestep=, ...)
     scheduler, # Its scheduler: what is predicted, and the noise level of each time
-    logsnr_min=-20., # What stands for pure noise, where the scheduler has it
+    logsnr_min=-20., # What stands for pure noise; the same as for the log-SNRs
 )->Callable: # model(z, logsnr, c) -> eps; c a dict of the network's arguments, or one
     "A network of diffusers as a model of the log-SNR."
     if _edm(_known(scheduler)):
@@ -92,6 +109,7 @@ def diffusers_model(
         return from_flow(lambda x_t, t, c: _called(net, x_t, n*t, c))
     kind,table = scheduler.config['prediction_type'],_table(scheduler, logsnr_min)
     one_of(PREDICTED, prediction_type=kind)
+    at = lookup(table)
     def predict(z, logsnr, c):
-        return _called(net, z, time_of(logsnr, table), c)
+        return _called(net, z, at(logsnr), c)
     return PREDICTED[kind](predict)

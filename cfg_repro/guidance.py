@@ -50,9 +50,9 @@ def cond_uncond(model, z, logsnr, c, none, other=None):
 # %% ../nbs/07_guidance.ipynb #d988510b
 def guided(
     model, # The network, or the oracle: model(z, logsnr, c) -> eps
-    w, # Guidance strength: any finite number, or a function of logsnr, (B,) -> (B,)
+    w, # Strength: a number, one for each image, or a function of logsnr, (B,) -> (B,)
     *,
-    null, # None of c: n_classes; a tensor, a function of c, or one for each condition
+    null, # What stands for no condition: n_classes; a tensor, a function, or several
 )->Callable: # A model: eps_tilde as a function of (z, logsnr, c)
     "The guided model, Eq. (6). One pass where w is 0 or -1, else one batch of 2B."
     if not callable(w):

@@ -31,7 +31,7 @@ def parts_of(c):
 def _rows(c, z):
     "A row for each image, as a tensor; labels in 64 bits."
     try:
-        c = torch.as_tensor(c)
+        c = c if torch.is_tensor(c) else torch.as_tensor(c, device=z.device)
     except (TypeError, ValueError, RuntimeError) as e:
         kind = type(c).__name__
         raise Refusal(f"c is of type {kind}: it must hold numbers") from e
@@ -94,6 +94,9 @@ def _nothing(c, null):
         if null.shape not in (c.shape[1:], c.shape, ()):
             raise Refusal(f"null is {said(null)} and c {said(c)}: "
                           f"it must be {tuple(c.shape[1:])}, as one row of it")
+        if null.is_floating_point() and not c.is_floating_point():
+            raise Refusal(f"null is {said(null)} and c {said(c)}: "
+                          "whole numbers need whole numbers")
         return null.to(c).expand(c.shape)
     if not whole(null, 0) or c.is_floating_point():
         raise Refusal(f"null is {said(null)} and c {said(c)}: a number stands for "
@@ -101,7 +104,7 @@ def _nothing(c, null):
     return torch.full_like(known(c, null), null)
 
 # %% ../nbs/05_objective.ipynb #05c00012
-def _fits(c, other):
+def fits_in(c, other):
     "Whether there is something in the place of each condition, or is said to be none."
     if isinstance(c, dict):
         return isinstance(other, dict) and set(other) <= set(c)
@@ -109,25 +112,29 @@ def _fits(c, other):
         return isinstance(other, tuple) and len(other) == len(c)
     return not isinstance(other, (tuple,dict))
 
-def in_place(c, other, name):
-    "What belongs to a condition in its places, and None where there is nothing."
-    if not _fits(c, other):
+def in_place(c, other, name, shared=False):
+    "What belongs to a condition in its places, None where there is nothing."
+    if other is None or shared and not isinstance(other, (tuple,dict)):
+        return over(lambda part: other, c)      # one for all that is below
+    if not fits_in(c, other):
         raise Refusal(f"{name} is {said(other)} and c {said(c)}: "
                       "there must be one in the place of each condition")
     if isinstance(c, dict):
-        return {k: in_place(part, other.get(k), name) for k,part in c.items()}
+        return {k: in_place(part, other.get(k), name, shared) for k,part in c.items()}
     if isinstance(c, tuple):
-        return tuple(in_place(*both, name) for both in zip(c, other))
+        return tuple(in_place(*both, name, shared) for both in zip(c, other))
     return other
 
 # %% ../nbs/05_objective.ipynb #05c00018
 def none_of(c, null):
     "The condition that says nothing, for the images of c."
-    if callable(null):
-        return null(c)
+    null = null(c) if callable(null) else null
     if null is None:
         raise Refusal("null is None: it must say what stands for no condition")
-    return over(_nothing, c, in_place(c, null, 'null'))
+    nothings = in_place(c, null, 'null')
+    if all(part is None for part in parts_of(nothings)):
+        raise Refusal(f"null is {said(null)}: it leaves every condition as it is")
+    return over(_nothing, c, nothings)
 
 # %% ../nbs/05_objective.ipynb #05c00017
 def probability(p):
@@ -148,10 +155,8 @@ def emptied(c, gone, null):
         if gone is None:
             return part
         return torch.where(gone.view(-1, *[1]*(part.dim()-1)), none, part)
-    if torch.is_tensor(gone):
-        every = gone
-        gone = over(lambda part: every, c)
-    return over(put, c, none_of(c, null), in_place(c, gone, 'p_uncond'))
+    gone = in_place(c, gone, 'p_uncond', shared=True)
+    return over(put, c, none_of(c, null), gone)
 
 # %% ../nbs/05_objective.ipynb #ff74564e
 def drop_class(

@@ -24,7 +24,7 @@ def edm_sigma(
     logsnr, # Log-SNR, a tensor of any shape
 )->torch.Tensor: # EDM's sigma, above 0, shaped as `logsnr`
     "Noise beside a signal that is not scaled: sigma = exp(-lambda/2)."
-    return (-logsnr/2).exp()
+    return (-torch.as_tensor(logsnr)/2).exp()
 
 # %% ../nbs/36_parametrisations.ipynb #36a00009
 def logsnr_of_sigma(
@@ -41,7 +41,7 @@ def flow_time(
     logsnr, # Log-SNR, a tensor of any shape
 )->torch.Tensor: # A rectified flow's t in [0,1], shaped as `logsnr`
     "The share of noise where shares sum to one: t = 1/(1 + exp(lambda/2))."
-    return (-logsnr/2).sigmoid()
+    return (-torch.as_tensor(logsnr)/2).sigmoid()
 
 # %% ../nbs/36_parametrisations.ipynb #36a00011
 def logsnr_of_flow_time(
@@ -78,7 +78,11 @@ def v_from_eps(
 # %% ../nbs/36_parametrisations.ipynb #36a00020
 def _each(logsnr, z):
     "A log-SNR for each image, (B,) or one for all, as (B,1,1,1)."
-    logsnr = logsnr.reshape(-1).expand(len(z))
+    logsnr = torch.as_tensor(logsnr, device=z.device).reshape(-1)
+    if len(logsnr) not in (1, len(z)):
+        raise Refusal(f"there are {len(logsnr)} noise levels and {len(z)} images: "
+                      "there must be one for each, or one for all")
+    logsnr = logsnr.expand(len(z))
     return logsnr.view(-1, *[1]*(z.dim()-1))
 
 def _asked(net, noisy, level, c):
@@ -149,7 +153,7 @@ def from_denoiser(
     def model(z, logsnr, c):
         level = _each(logsnr, z)
         alpha,_ = alpha_sigma(level)
-        x = _asked(net, z/alpha, edm_sigma(logsnr), c)
+        x = _asked(net, z/alpha, edm_sigma(level.flatten()), c)
         return eps_from_x(z, x, logsnr=level)
     return model
 
@@ -159,7 +163,7 @@ def as_denoiser(
 )->Callable: # net(noisy, sigma, c) -> x, for noisy = x + sigma eps; sigma is () or (B,)
     "A model as a denoiser D(x + sigma eps; sigma), for the samplers of EDM."
     def net(noisy, sigma, c):
-        level = _each(logsnr_of_sigma(sigma), noisy)
+        level = _each(logsnr_of_sigma(sigma), noisy).to(noisy)
         alpha,_ = alpha_sigma(level)
         z = alpha*noisy
         return x_from_eps(z, _asked(model, z, level.flatten(), c), logsnr=level)
@@ -185,7 +189,7 @@ def from_flow(
     def model(z, logsnr, c):
         level = _each(logsnr, z)
         x_t = z/sum(alpha_sigma(level))
-        u = _asked(net, x_t, flow_time(logsnr), c)
+        u = _asked(net, x_t, flow_time(level.flatten()), c)
         return x_t + flow_time(-level)*u
     return model
 
@@ -195,7 +199,7 @@ def as_flow(
 )->Callable: # net(x_t, t, c) -> u, for x_t = (1-t) x + t eps; t is () or (B,), below 1
     "A model as a rectified flow: u = (eps - x_t)/(1-t)."
     def net(x_t, t, c):
-        level = _each(logsnr_of_flow_time(t), x_t)
+        level = _each(logsnr_of_flow_time(t), x_t).to(x_t)
         if looked_at(level) and level.isneginf().any():
             raise Refusal("t is 1: it must be below 1, "
                           "for of pure noise a model of the noise knows no image")

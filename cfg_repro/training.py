@@ -266,6 +266,7 @@ def _average(step, averaged, weights, ema_decay):
         move = get_ema_multi_avg_fn(ema_decay_at(step, ema_decay))
         move(averaged, weights, None)
 
+@torch.no_grad()
 def _averages(state, weights, ema_decay):
     "Move all averages, each by its own decay."
     _average(state.step, state.averaged, weights, ema_decay)
@@ -273,6 +274,8 @@ def _averages(state, weights, ema_decay):
         _average(state.step, averaged, weights, decay)
     for ema in (state.ema, *state.also.values()):
         ema.n_averaged += 1
+        for kept,now in zip(ema.module.buffers(), state.net.buffers()):
+            kept.copy_(now)     # what is no weight, such as BatchNorm's, is copied
 
 # %% ../nbs/21_training.ipynb #388683a3
 def _update(state, lr, ema_decay, grad_clip):
@@ -331,7 +334,7 @@ def train(
     workers:int=0, # Processes that read the data ahead
     model=None, # The network as `prepared`; `state.net` unless given
     stop:Callable=lambda: False, # Asked between pieces: whether to give the step up
-    null=None, # None of c, as for `drop_class`; the network's n_classes unless given
+    null=None, # What stands for no condition; the network's n_classes unless given
 )->Iterator: # After each step a dictionary: `loss` and `grad_norm`, (), and `lr`
     "Algorithm 1, a step at a time; goes on from `state.step` as if never stopped."
     _obey(**{name: value for name,value in locals().items() if name in RULES})
