@@ -219,7 +219,7 @@ def test_too_large_a_batch(tmp_path, size):
 
 LITTLE = """
 import resource, sys
-import cfg_repro.runs
+import cfg_repro.runs, torchvision
 from pathlib import Path
 used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used+5*2**27, used+5*2**27))
