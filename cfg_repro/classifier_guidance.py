@@ -115,11 +115,11 @@ def suited(w, z):
         return w.to(z)
     return w
 
-def predict(model, z, logsnr, c):
-    "The model's noise prediction, refused unless it is shaped as the images."
-    eps = model(z, logsnr, c)
-    alike(eps=eps, z=z)
-    return eps
+def predict(model, z, logsnr, c, what='eps'):
+    "The model's prediction, of the noise or else, refused unless shaped as the images."
+    found = model(z, logsnr, c)
+    alike(**{what: found, 'z': z})
+    return found
 
 # %% ../nbs/06_classifier_guidance.ipynb #8efd8015
 def classifier_guided(

@@ -13,7 +13,7 @@ import torch
 
 # %% ../nbs/19_conditions.ipynb #19c00005
 from .checks import Refusal, one_of
-from .objective import condition, fits_in, none_of, over, said
+from .objective import condition, fits_in, in_words, none_of, over
 from .classifier_guidance import finite, predict, strength_at, suited
 from .guidance import always
 
@@ -49,10 +49,10 @@ def _partly(c, none, told, guided_by):
 def _strengths(w, c, z, logsnr):
     "The strength of each condition that has one, by name."
     if not isinstance(c, (tuple,dict)):
-        raise Refusal(f"c is {said(c)}: "
+        raise Refusal(f"c is {in_words(c)}: "
                       "it must be several conditions, a tuple or a dict")
     if not fits_in(c, w):
-        raise Refusal(f"w is {said(w)} and c {said(c)}: "
+        raise Refusal(f"w is {in_words(w)} and c {in_words(c)}: "
                       "there must be one in the place of each condition")
     given = {k: v for k,v in _named(w).items() if v is not None}
     return {k: suited(strength_at(v, z, logsnr), z) for k,v in given.items()}
@@ -61,7 +61,7 @@ def _strengths(w, c, z, logsnr):
 def _each_finite(w):
     "Refuse strengths that are no tuple or dict of finite ones."
     if not isinstance(w, (tuple,dict)):
-        raise Refusal(f"w is {said(w)}: it must be a tuple or a dict, "
+        raise Refusal(f"w is {in_words(w)}: it must be a tuple or a dict, "
                       "a strength in the place of each condition")
     for each in _named(w).values():
         if each is not None and not callable(each):

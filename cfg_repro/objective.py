@@ -77,7 +77,7 @@ def eps_loss(
     return (eps_hat - eps).float().square().flatten(1).mean(1)
 
 # %% ../nbs/05_objective.ipynb #05c00011
-def said(value):
+def in_words(value):
     "What a condition or its nothing is, in a few words."
     if torch.is_tensor(value):
         return f'{tuple(value.shape)} {value.dtype}'
@@ -92,15 +92,15 @@ def _nothing(c, null):
         return c
     if torch.is_tensor(null):
         if null.shape not in (c.shape[1:], c.shape, ()):
-            raise Refusal(f"null is {said(null)} and c {said(c)}: "
+            raise Refusal(f"null is {in_words(null)} and c {in_words(c)}: "
                           f"it must be {tuple(c.shape[1:])}, as one row of it")
         if null.is_floating_point() and not c.is_floating_point():
-            raise Refusal(f"null is {said(null)} and c {said(c)}: "
+            raise Refusal(f"null is {in_words(null)} and c {in_words(c)}: "
                           "whole numbers need whole numbers")
         return null.to(c).expand(c.shape)
     if not whole(null, 0) or c.is_floating_point():
-        raise Refusal(f"null is {said(null)} and c {said(c)}: a number stands for "
-                      "no class; what is no class needs a tensor")
+        raise Refusal(f"null is {in_words(null)} and c {in_words(c)}: "
+                      "a number stands for no class; what is no class needs a tensor")
     return torch.full_like(known(c, null), null)
 
 # %% ../nbs/05_objective.ipynb #05c00012
@@ -117,7 +117,7 @@ def in_place(c, other, name, shared=False):
     if other is None or shared and not isinstance(other, (tuple,dict)):
         return over(lambda part: other, c)      # one for all that is below
     if not fits_in(c, other):
-        raise Refusal(f"{name} is {said(other)} and c {said(c)}: "
+        raise Refusal(f"{name} is {in_words(other)} and c {in_words(c)}: "
                       "there must be one in the place of each condition")
     if isinstance(c, dict):
         return {k: in_place(part, other.get(k), name, shared) for k,part in c.items()}
@@ -133,7 +133,7 @@ def none_of(c, null):
         raise Refusal("null is None: it must say what stands for no condition")
     nothings = in_place(c, null, 'null')
     if all(part is None for part in parts_of(nothings)):
-        raise Refusal(f"null is {said(null)}: it leaves every condition as it is")
+        raise Refusal(f"null is {in_words(null)}: it leaves every condition as it is")
     return over(_nothing, c, nothings)
 
 # %% ../nbs/05_objective.ipynb #05c00017

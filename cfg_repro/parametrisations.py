@@ -9,6 +9,7 @@ __all__ = ['edm_sigma', 'logsnr_of_sigma', 'flow_time', 'logsnr_of_flow_time', '
 
 # %% ../nbs/36_parametrisations.ipynb #36a00003
 from collections.abc import Callable
+from functools import partial
 
 # %% ../nbs/36_parametrisations.ipynb #36a00004
 import torch
@@ -17,7 +18,7 @@ import torch
 from .checks import Refusal, at_least, beside, known, looked_at, real, whole
 from .schedule import alpha_sigma
 from .forward import eps_from_score, eps_from_x, score_from_eps, x_from_eps
-from .classifier_guidance import alike
+from .classifier_guidance import predict
 
 # %% ../nbs/36_parametrisations.ipynb #36a00008
 def edm_sigma(
@@ -85,11 +86,7 @@ def _each(logsnr, z):
     logsnr = logsnr.expand(len(z))
     return logsnr.view(-1, *[1]*(z.dim()-1))
 
-def _asked(net, noisy, level, c):
-    "What a network predicts, refused unless it is shaped as the images."
-    found = net(noisy, level, c)
-    alike(prediction=found, images=noisy)
-    return found
+_asked = partial(predict, what='prediction')
 
 # %% ../nbs/36_parametrisations.ipynb #36a00021
 def from_x(

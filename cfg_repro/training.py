@@ -124,6 +124,9 @@ class TrainState:
         # listed once: to look for them takes as long as to average them
         self.averaged = [*self.ema.module.parameters()]
         self.others = {d: [*ema.module.parameters()] for d,ema in self.also.items()}
+        nets = [ema.module for ema in (self.ema, *self.also.values())]
+        self.copied = [pair for net in nets
+                       for pair in zip(net.buffers(), self.net.buffers())]
 
 # %% ../nbs/21_training.ipynb #207f9860
 def new_state(
@@ -274,8 +277,8 @@ def _averages(state, weights, ema_decay):
         _average(state.step, averaged, weights, decay)
     for ema in (state.ema, *state.also.values()):
         ema.n_averaged += 1
-        for kept,now in zip(ema.module.buffers(), state.net.buffers()):
-            kept.copy_(now)     # what is no weight, such as BatchNorm's, is copied
+    for kept,now in state.copied:   # what is no weight, such as BatchNorm's
+        kept.copy_(now)
 
 # %% ../nbs/21_training.ipynb #388683a3
 def _update(state, lr, ema_decay, grad_clip):

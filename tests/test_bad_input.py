@@ -568,8 +568,8 @@ FUNCTIONS = {
     # parametrisations
     'sigma is as low as -1: it must be 0 or more': lambda d: logsnr_of_sigma([1., -1.]),
     't runs from 0.5 to 1.5: it must be in [0,1]': lambda d: logsnr_of_flow_time([.5, 1.5]),
-    'prediction is (5, 2), images (5, 1, 8, 8)': lambda d: from_x(lambda z, logsnr, c: zeros(5, 2))(z, zeros(5), c),
-    'prediction is (5,), images (5, 1, 8, 8)': lambda d: as_v(lambda z, logsnr, c: zeros(5))(z, zeros(5), c),
+    'prediction is (5, 2), z (5, 1, 8, 8)': lambda d: from_x(lambda z, logsnr, c: zeros(5, 2))(z, zeros(5), c),
+    'prediction is (5,), z (5, 1, 8, 8)': lambda d: as_v(lambda z, logsnr, c: zeros(5))(z, zeros(5), c),
     't is 1: it must be below 1': lambda d: as_flow(model)(z, tensor(1.), c),
     'edm_labels: n is 0': lambda d: edm_labels(model, 0),
     'labels run from 3 to 3: they must be in [0,2]': lambda d: edm_labels(model, 2)(z, zeros(5), c+3),
