@@ -113,10 +113,10 @@ def test_nothing_hangs_in_the_air(name):
 
 @each
 def test_imports_stand_alone(name):
-    "A cell imports, or it does something."
+    "A cell imports, or it does something; what is there to be copied does both."
     mixed = []
     for cell in PAGES[name]:
-        if cell['cell_type'] == 'code':
+        if cell['cell_type'] == 'code' and not cell['source'].startswith('#| eval: false'):
             body = ast.parse(re.sub(r'(?m)^\s*[%!].*$', '', cell['source'])).body
             if len({isinstance(node, (ast.Import, ast.ImportFrom)) for node in body}) == 2:
                 mixed.append(cell['source'][:80])
