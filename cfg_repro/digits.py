@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'QUICK', 'Job', 'unets', 'classifiers', 'cells', 'train_network', 'run_of', 'measure_cell', 'cost', 'run',
-           'tables', 'all_claims', 'report', 'plot_curves', 'plot_w', 'plot_guidance', 'plot_grids', 'cfg_digits']
+           'tables', 'all_claims', 'all_tables', 'report', 'plot_curves', 'plot_w', 'plot_guidance', 'plot_grids',
+           'cfg_digits']
 
 # %% ../nbs/35_main_job.ipynb #5056eccc
 import multiprocessing
@@ -38,8 +39,8 @@ from .hardware import pick
 from .judge import judging, own_classifier
 from .paper import P_UNCOND, TABLES, W, paper_rows
 from .presets import fitting, preset
-from .results import (Cell, Claim, as_text, average, claims, provenance,
-                               table, write_csv, write_json)
+from .results import (Cell, Claim, Table, as_text, average, claims,
+                               provenance, table, write_csv, write_json)
 from .runs import learn, new_run, run_settings
 from .samples import load_run, maker
 from .sweeps import begin, floor, held_row, measure
@@ -259,30 +260,41 @@ def all_claims(
     return [*claims(first, 'p_uncond'), *claims(second, 'T'), above]
 
 # %% ../nbs/35_main_job.ipynb #d5c23660
+def all_tables(
+    first:list, # Table 1, from `tables`
+    second:list, # Table 2
+    third:list, # Classifier guidance
+    s:dict, # Settings
+)->list: # Of `Table`, three
+    "The tables beside the paper's, and classifier guidance."
+    p,T = s['T_sweep_p_uncond'],s['T']
+    many = f"{s['seeds']} seed(s), {s['n']} images a cell, T = {T}, v = {s['v']}"
+    said = dict(p_uncond=f'Table 1 by w and p_uncond: {many}',
+                T=f'Table 2 by w and T: p_uncond = {p}')
+    return [table(first, paper_rows(1), 'p_uncond', caption=said['p_uncond']),
+            table(second, paper_rows(2), 'T', ('digits',TABLES[2].name),
+                  caption=said['T']),
+            _by_classifier(third, f'p_uncond = {p}, T = {T}')]
+
+def _by_classifier(rows, how):
+    "The third table."
+    keys = ('w','fd','is_mean','precision','recall')
+    return Table(['w','FD','IS','precision','recall'],
+                 [[r[k] for k in keys] for r in rows],
+                 forms=['4g','5.2f','5.2f','.2f','.2f'],
+                 caption=f'Classifier guidance of the conditional network, {how}')
+
+# %% ../nbs/35_main_job.ipynb #d5c23661
 def report(
     first:list, # Table 1, from `tables`
     second:list, # Table 2
     third:list, # Classifier guidance
     s:dict, # Settings
     least:float, # What FD real digits have
-)->str: # For the terminal, at most 80 columns wide but for the claims
-    "The tables beside the paper's, classifier guidance, and the claims."
-    p,T = s['T_sweep_p_uncond'],s['T']
-    many = f"{s['seeds']} seed(s), {s['n']} images a cell, T = {T}, v = {s['v']}"
-    return '\n'.join([
-        f'Table 1 by w and p_uncond: {many}',
-        table(first, paper_rows(1), 'p_uncond'), '',
-        f'Table 2 by w and T: p_uncond = {p}',
-        table(second, paper_rows(2), 'T', ('digits',TABLES[2].name)), '',
-        f'Classifier guidance of the conditional network, p_uncond = {p}, T = {T}',
-        *_by_classifier(third), '', as_text(all_claims(first, second, least))])
-
-def _by_classifier(rows):
-    "The lines of the third table."
-    yield '   w     FD     IS  precision  recall'
-    for r in rows:
-        yield (f"{r['w']:4g} {r['fd']:6.2f} {r['is_mean']:6.2f}"
-               f" {r['precision']:10.2f} {r['recall']:7.2f}")
+)->str: # For the terminal, at most 80 columns wide
+    "The tables, and the claims."
+    found = as_text(all_claims(first, second, least))
+    return '\n\n'.join([*map(str, all_tables(first, second, third, s)), found])
 
 # %% ../nbs/35_main_job.ipynb #ccac8a11
 styled = plt.style.context('cfg_repro.figures')   # as a decorator: the package's look

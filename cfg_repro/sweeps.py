@@ -160,7 +160,7 @@ def _report(rows, number, out, about, distance):
     shown = {r['w'] for r in means}
     paper = [r for r in paper_rows(number) if r['w'] in shown]
     names = about['preset'],t.name
-    lines = [side_by_side(means, paper, t.column, names, distance), '']
+    lines = [str(side_by_side(means, paper, t.column, names, distance)), '']
     if len(shown) > 1:
         lines += [as_text(claims(means, t.column)), '']
     if own:

@@ -38,7 +38,7 @@ from cfg_repro.pictures import board, film, writable
 from cfg_repro.archives import downsampled_npz, fetched, idx_folder
 from cfg_repro.prepare import adm_resize, area_resize, cfg_prepare, class_folders, prepare
 from cfg_repro.presets import DIGITS, fitting, level_sizes, preset
-from cfg_repro.results import write_csv
+from cfg_repro.results import Table, write_csv
 from cfg_repro.reverse import ancestral_step, posterior, reverse_moments
 from cfg_repro.rules import cfgpp_step, cfgpp_strength, characteristic, corrected, effective_share, feynman_kac, resample, step_weight
 from cfg_repro.runs import cfg_train
@@ -548,6 +548,7 @@ FUNCTIONS = {
     'attention is [8, 3]: the levels have sides of 8, 4': lambda d: fitting(preset('digits', attention=(8, 3)), digits()),
     "preset is 'imagenet256'": lambda d: preset('imagenet256'), "'widht' is no field": lambda d: preset('tiny', widht=3), 'preset: T is 1': lambda d: preset('tiny', T=1), 'preset: v is 2': lambda d: preset('tiny', v=2), "p_uncond is 'x'": lambda d: preset('tiny', p_uncond='x'),
     'there are no rows': lambda d: write_csv(d/'x.csv', []), 'table is 3': lambda d: sweep_cells([], 3), 'sweep_cells: w is nan': lambda d: sweep_cells([], 1, ws=(nan,)), 'sweep_cells: T is 1': lambda d: sweep_cells([], 2, Ts=(1,)), 'sweep_cells: v is 7': lambda d: sweep_cells([], 1, v=7),
+    'rows, forms and groups of a table are [1, 2] wide: each must be as wide as its head, 2': lambda d: Table(['a', 'b'], [[1]]),
     'sweep_cells: n is 0': lambda d: sweep_cells([], 1, n=0), 'device is tpu': lambda d: pick('tpu'), "precision is 'float16'": lambda d: pick('cpu', 'float16'), 'holds no checkpoint': lambda d: load_run(d),
     # adapters
     'betas reach from 0 to 0.5': lambda d: discrete_logsnrs([0., .5]),
