@@ -261,8 +261,6 @@ def _titles(t, widths):
     return '| '.join(title.center(n) for (title,_),n in zip(t.groups, spans)).rstrip()
 
 # %% ../nbs/27_results.ipynb #27b18008
-LOOK = 'caption-side: top; font-size: 13.5px; font-variant-numeric: tabular-nums'
-
 def _tag(name, inside, **about):
     "An element; what is inside is HTML already."
     about = ''.join(f' {k}="{escape(str(v))}"' for k,v in about.items())
@@ -283,7 +281,7 @@ def _title(title, n):
     if not title:
         return _tag('td', '', colspan=n)
     look = 'text-align: center'
-    return _tag('th', escape(title), scope='colgroup', colspan=n, style=look)
+    return _tag('th', escape(title), scope='col', colspan=n, style=look)
 
 # %% ../nbs/27_results.ipynb #27b18009
 def _as_html(t):
@@ -296,11 +294,10 @@ def _as_html(t):
                  for c,scope in zip(columns, of_rows if k else of_head)]
         return _tag('tr', ''.join(cells)) + '\n'
     over = ''.join(_title(title, n) for title,n in t.groups)
-    spans = ''.join(_tag('colgroup', '', span=n) for _,n in t.groups)
     caption = _tag('caption', escape(t.caption)) if t.caption else ''
     head = _tag('thead', (_tag('tr', over) if over else '') + row(0))
     body = _tag('tbody', ''.join(map(row, range(1, len(t.rows)+1))))
-    return _tag('table', f'\n{caption}{spans}{head}\n{body}\n', style=LOOK)
+    return _tag('table', f'\n{caption}{head}\n{body}\n')
 
 # %% ../nbs/27_results.ipynb #70c7c024
 def curves(

@@ -98,8 +98,8 @@ def test_heads_say_what_they_are_of():
     page = on_a_page(BESIDE[0])
     over, head, *body = page.rows
     assert [cell[0] for cell in over] == ['', 'FD, digits', 'IS', 'FID, ImageNet 64', 'IS']
-    assert [int(cell[2]['colspan']) for cell in over] == [1, 3, 3, 3, 3] and page.tags.count('colgroup') == 5
-    assert [cell[1] for cell in over] == ['td', *['th']*4] and {cell[2]['scope'] for cell in over[1:]} == {'colgroup'}
+    assert [int(cell[2]['colspan']) for cell in over] == [1, 3, 3, 3, 3]
+    assert [cell[1] for cell in over] == ['td', *['th']*4] and {cell[2]['scope'] for cell in over[1:]} == {'col'}
     assert {(cell[1], cell[2]['scope']) for cell in head} == {('th', 'col')} and len(head) == 13
     for row in body:
         assert [cell[1] for cell in row] == ['th', *['td']*12] and row[0][2]['scope'] == 'row'
@@ -110,10 +110,10 @@ def test_heads_say_what_they_are_of():
     assert all('text-align: left' in cell[2]['style'] for cell in row[:2])
 
 
-def test_no_colour():
-    "Dark or light, the page's own colours hold."
+def test_no_colour_and_no_size():
+    "Dark or light, large or small, the page's own hold."
     text = ''.join(t._repr_html_() for t in BESIDE)
-    assert not re.search(r'color|background|#[0-9a-f]{3}|rgb', text)
+    assert not re.search(r'color|background|font|#[0-9a-f]{3}|rgb', text)
 
 
 def test_everything_is_escaped():
