@@ -59,15 +59,12 @@ def test_words_come_first(name):
 def ids(name):
     "Every anchor of a page: of headings, of names of functions, of helpers, of the bibliography."
     found = []
-    for cell in PAGES[name]:
-        if cell['cell_type'] == 'code':
-            found += re.findall(r'^#\| label: (.+)$', cell['source'], re.M)
-            continue
+    for cell in texts(name):
         text = re.sub(r'```.*?```', '', cell['source'], flags=re.S)
         for title in re.findall(r'^#{2,4} (.+)$', text, re.M):
             own = re.search(r'\{#([^ }]+)', title)
             found.append(own[1] if own else anchor(title))
-        found += [a or b for a, b in re.findall(r'<a id="(\w+)"|\[\]\{#([^}]+)\}', text)]
+        found += [a or b for a, b in re.findall(r'<a id="(\w+)"|(?:\[\]|^::: )\{#([^}]+)\}', text, re.M)]
     return found
 
 
@@ -99,9 +96,9 @@ def test_nothing_hangs_in_the_air(name):
     cells = PAGES[name][2:]
     hanging = []
     for cell, after in zip(cells, cells[1:] + [dict(cell_type='markdown', source='')]):
-        if cell['cell_type'] != 'markdown' or 'WARNING' in cell['source']:
+        if cell['cell_type'] != 'markdown' or 'WARNING' in cell['source'] or cell['source'].startswith(':::'):
             continue
-        if cell['source'].rstrip().endswith(':') and after['cell_type'] == 'markdown' and '.api}' not in after['source']:
+        if cell['source'].rstrip().endswith(':') and after['cell_type'] == 'markdown' and '.api}' not in after['source'] and not after['source'].startswith(':::'):
             hanging.append(cell['source'][-60:])
         lines = [line for line in re.sub(r'```.*?```', 'code', cell['source'], flags=re.S).splitlines() if line.strip()]
         following = lines[1:] + [after['source'] if after['cell_type'] == 'markdown' else 'code']
