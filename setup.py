@@ -19,7 +19,7 @@ setup(
     author=cfg['author'],
     keywords=cfg['keywords'],
     packages=[name],
-    package_data={name: ['*.mplstyle', 'py.typed']},
+    package_data={name: ['*.mplstyle', '*.js', 'py.typed']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dinov2', 'dev')},

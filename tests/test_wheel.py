@@ -37,10 +37,10 @@ def venv(wheel, tmp_path_factory):
 
 
 def test_files(wheel):
-    "The modules, the figures' style, and nothing else: no notebooks, no tests, no data."
+    "The modules, the figures' style, the script of the sliders, and nothing else: no notebooks, no tests, no data."
     held = {path for path in zipfile.ZipFile(wheel).namelist() if not path.startswith(f'{name}-{version}.dist-info/')}
     modules = {f'{name}/{module}.py' for module in [*project.modules(), '__init__', '_modidx']}
-    assert held == modules | {f'{name}/figures.mplstyle', f'{name}/py.typed'}
+    assert held == modules | {f'{name}/figures.mplstyle', f'{name}/sliders.js', f'{name}/py.typed'}
 
 
 def test_metadata(wheel):
