@@ -221,6 +221,7 @@ const STYLE = `
 .cfg-slider th:first-child { text-align: left; }
 .cfg-slider thead th { color: var(--quiet, #6c757d); }
 .cfg-slider tr { border: 0; background: none; vertical-align: bottom; }
+.cfg-slider .note { margin: .5rem 0 0; font-variant-numeric: tabular-nums; }
 .cfg-slider .names { display: flex; font-size: .72em; text-align: center;
   color: var(--quiet, #6c757d); }
 .cfg-slider .names span { flex: 1; min-width: 0; }
@@ -445,7 +446,7 @@ function drawDensity({classes}, [left, right], look) {
 
 function densityFigure(figure, {mixture, w, T, each, moves}) {
   const panels = element(figure, 'div', {class: 'panels'});
-  const pair = [panel(panels, 'the density it names'), panel(panels, 'samples by ')];
+  const pair = [panel(panels, 'guided density'), panel(panels, 'samples by ')];
   const sampler = element(pair[1].name, 'select', {'aria-label': 'sampler'});
   for (const name of ['DDIM', 'Algorithm 2']) element(sampler, 'option', {}, name);
   const strength = strengthSlider(figure, w, () => draw());
@@ -470,9 +471,209 @@ function densityFigure(figure, {mixture, w, T, each, moves}) {
   return draw;
 }
 
+// ---- (b) The same images from the same noise, a row of one picture for each strength
+
+// A row of the picture: a canvas, and its pixels
+function rowOf(picture, row, side) {
+  const made = blank(picture.width, side), brush = made.getContext('2d');
+  brush.drawImage(picture, 0, -row*side);
+  return {made, brush, image: brush.getImageData(0, 0, made.width, side)};
+}
+
+// The row in the page's colours: its black is the ground, its white the ink
+function inked(picture, row, side, {ground, ink}) {
+  const {made, brush, image} = rowOf(picture, row, side), {data} = image;
+  const [from, to] = [rgb(ground), rgb(ink)];
+  for (let i = 0; i < data.length; i += 4) {
+    const share = data[i]/255;
+    for (let j = 0; j < 3; j++) data[i + j] = from[j] + share*(to[j] - from[j]);
+  }
+  brush.putImageData(image, 0, 0);
+  return made;
+}
+
+// How far images of one class differ, of 1 from black to white: root mean square
+function unlike(picture, row, {side, columns, n}) {
+  const {width, data} = rowOf(picture, row, side).image, squares = [];
+  for (let y = 0; y < side; y++) for (let x = 0; x < side*(n - columns); x++) {
+    const at = 4*(y*width + x), next = at + 4*side*columns;
+    squares.push(((data[at] - data[next])/255)**2);
+  }
+  return Math.sqrt(total(squares)/squares.length);
+}
+
+function drawImages(brush, strip, {side, columns, n}) {
+  const size = brush.wide/columns;
+  for (let k = 0; k < n; k++) {
+    const [x, y] = [k % columns*size, Math.floor(k/columns)*size];
+    brush.drawImage(strip, k*side, 0, side, side, x, y, size - 2, size - 2);
+  }
+}
+
+function imagesFigure(figure, data) {
+  const {sprite, ws, n, side, columns, names, w, what, moves} = data;
+  const picture = new Image(), step = ws[1] - ws[0];
+  const shown = panel(figure, `${what}, each from its own noise`, n/columns/columns);
+  const words = element(figure, 'div', {class: 'names'});
+  for (const name of names) element(words, 'span', {}, name);
+  const range = {min: ws[0], max: ws.at(-1), step, value: w};
+  const strength = slider(figure, 'strength w', range, wWords, () => draw());
+  player(figure, strength, moves);
+  const note = element(figure, 'p', {class: 'note', 'aria-live': 'polite'});
+  function draw() {
+    if (!picture.complete) return;
+    const row = Math.round((strength.value - ws[0])/step);
+    drawImages(brushOf(shown), inked(picture, row, side, colours(figure)), data);
+    const found = unlike(picture, row, data).toFixed(3);
+    note.textContent = `Two of one class differ by ${found} in the mean `
+      + '(1 is black against white).';
+    shown.canvas.ariaLabel = `${what} (${names.join(', ')}), the same noise at `
+      + `every w, here at w = ${ws[row]}. ${note.textContent}`;
+  }
+  picture.src = `data:image/png;base64,${sprite}`;
+  picture.decode().then(() => soon(draw));
+  return draw;
+}
+
+// ---- (c) A point on the curve of two scores
+
+function axes(brush, {x, y, xName, yName}, look) {
+  const [left, right, top, foot] = [44, 12, 8, 40];
+  const log = Math.log, {wide, high} = brush;
+  const across = v => left + (v - x[0])/(x.at(-1) - x[0])*(wide - left - right);
+  const up = v => high - foot
+    - log(v/y[0])/log(y.at(-1)/y[0])*(high - foot - top);
+  Object.assign(brush, {font: '12px system-ui, sans-serif', fillStyle: look.quiet,
+                        strokeStyle: look.line, textAlign: 'center'});
+  for (const v of x) brush.fillText(v, across(v), high - foot + 16);
+  brush.fillText(xName, (left + wide - right)/2, high - 6);
+  brush.textAlign = 'right';
+  brush.beginPath();
+  for (const v of y) {
+    brush.fillText(v, left - 8, up(v) + 4);
+    brush.moveTo(left, up(v));
+    brush.lineTo(wide - right, up(v));
+  }
+  brush.stroke();
+  brush.textAlign = 'left';
+  brush.fillText(yName, left + 4, top + 12);
+  return ([a, b]) => [across(a), up(b)];
+}
+
+function drawCurves(brush, curves, k, ticks, look) {
+  const at = axes(brush, ticks, look);
+  curves.forEach(({points}, c) => {
+    const places = points.map(({score, distance}) => at([score, distance]));
+    brush.strokeStyle = brush.fillStyle = look.classes[c];
+    brush.beginPath();
+    for (const place of places) brush.lineTo(...place);
+    brush.stroke();
+    places.forEach(([x, y], i) => {
+      brush.beginPath();
+      brush.arc(x, y, i === k ? 7 : 2, 0, 2*Math.PI);
+      brush.fill();
+    });
+  });
+}
+
+function curveFigure(figure, {curves, ws, w, ticks}) {
+  const shown = panel(figure, ticks.title, 0.55);
+  const range = {min: 0, max: ws.length - 1, step: 1, value: ws.indexOf(w)};
+  const strength = slider(figure, 'strength w', range, k => wWords(ws[k]),
+                          () => draw());
+  const heads = [ticks.xName, ticks.yName, 'precision', 'recall'];
+  const put = table(figure, heads, curves.map(({name}) => name));
+  figure.querySelectorAll('tbody th').forEach((name, c) => name.dataset.curve = c);
+  function draw() {
+    const k = strength.value, look = colours(figure);
+    drawCurves(brushOf(shown), curves, k, ticks, look);
+    const rows = curves.map(({points}) => points[k]).map(p => [
+      p.score.toFixed(2), p.distance.toFixed(2), percent(p.precision),
+      percent(p.recall)]);
+    rows.forEach((texts, c) => put(c, texts));
+    shown.canvas.ariaLabel = `${ticks.title}. At w = ${ws[k]}: ` + curves.map(
+      ({name}, c) => `${name}, ${ticks.xName} ${rows[c][0]}, ${ticks.yName} `
+        + rows[c][1]).join('; ') + '.';
+    figure.querySelectorAll('tbody th').forEach((name, c) =>
+      name.style.color = look.classes[c]);
+  }
+  return draw;
+}
+
+// ---- (d) One trajectory, at whatever log-SNR
+
+function pathNumbers(mixture, w, {c, T, each}) {
+  const passed = trajectory(mixture, spiral(each), c, w, logsnrGrid(T));
+  const pull = ({x, cond}) => Math.hypot(x[0] - cond[0], x[1] - cond[1]);
+  return passed.map((points, t) => {
+    const at = noisy(mixture, points[0].logsnr);
+    const sure = ({z}) => {
+      const joint = logJoint(at, z);
+      return Math.exp(joint[c] - logSumExp(joint));
+    };
+    return {points, pulls: points.map(pull), sure: points.map(sure)};
+  });
+}
+
+function arrow(brush, from, to, colour) {
+  const [a, b] = [place(brush, from), place(brush, to)];
+  const angle = Math.atan2(b[1] - a[1], b[0] - a[0]);
+  Object.assign(brush, {strokeStyle: colour, lineWidth: 2});
+  brush.beginPath();
+  brush.moveTo(...a);
+  brush.lineTo(...b);
+  if (Math.hypot(b[0] - a[0], b[1] - a[1]) > 6) for (const turn of [2.6, -2.6]) {
+    brush.moveTo(b[0] + 7*Math.cos(angle + turn), b[1] + 7*Math.sin(angle + turn));
+    brush.lineTo(...b);
+  }
+  brush.stroke();
+  brush.lineWidth = 1;
+}
+
+function drawPath([left, right], mixture, found, t, {c, point}, look) {
+  const {points} = found[t], here = points[point];
+  const all = logsnr => mixture.means.map(
+    (_, k) => density(mixture, k, 0, logsnr).values);
+  heat(left, all(here.logsnr), look, 3);
+  heat(right, all(Infinity), look, 3);
+  for (const {z} of points) dot(left, z, left.wide/140, look.classes[c]);
+  dot(left, here.z, 6, look.ink);
+  const trace = found.slice(0, t + 1).map(step => step.points[point].x);
+  strokes(right, trace.slice(1).map((x, i) => [trace[i], x]), look.quiet);
+  dot(right, here.none, 5, look.ground, look.ink);
+  arrow(right, here.cond, here.x, look.ink);
+  dot(right, here.cond, 5, look.classes[c], look.ink);
+}
+
+function pathFigure(figure, {mixture, c, w, T, each, point, t}) {
+  const panels = element(figure, 'div', {class: 'panels'});
+  const pair = [panel(panels, 'on its way'), panel(panels, 'what it is taken for')];
+  const range = {min: 0, max: T - 1, step: 1, value: t}, grid = logsnrGrid(T);
+  const words = t => `${grid[t].toFixed(1).replace('-', '\u2212')}`;
+  const time = slider(figure, 'log-SNR \u03bb', range, words, () => draw());
+  const strength = strengthSlider(figure, w, () => draw());
+  const put = table(figure, ['push of guidance', 'p(c|z)'],
+                    ['this point', 'mean of all']);
+  function draw() {
+    const found = pathNumbers(mixture, strength.value, {c, T, each});
+    const {pulls, sure, points} = found[time.value], look = colours(figure);
+    drawPath(pair.map(brushOf), mixture, found, time.value, {c, point}, look);
+    put(0, [pulls[point].toFixed(2), percent(sure[point])]);
+    put(1, [total(pulls)/each, total(sure)/each].map((v, k) =>
+      k ? percent(v) : v.toFixed(2)));
+    const at = `at log-SNR ${words(time.value)}, w = ${strength.value}`;
+    const [x, y] = points[point].x.map(v => v.toFixed(2));
+    pair[0].canvas.ariaLabel = `Points on their way, ${at}, among the noisy classes.`;
+    pair[1].canvas.ariaLabel = `What one of them is taken for, ${at}: (${x}, ${y}); `
+      + `guidance pushes the guess by ${pulls[point].toFixed(2)}.`;
+  }
+  return draw;
+}
+
 // ---- Start: each figure that waits on the page comes to life
 
-const kinds = {density: densityFigure};
+const kinds = {density: densityFigure, images: imagesFigure, curve: curveFigure,
+               path: pathFigure};
 
 function start() {
   if (!document.querySelector('style[data-cfg-slider]')) {
@@ -497,6 +698,7 @@ for (const part of [document.documentElement, document.body]) {
   new MutationObserver(again).observe(part, {attributes: true});
 }
 
-return {...maths, density, level, moments, contour, densityNumbers, start};
+return {...maths, density, level, moments, contour, densityNumbers, pathNumbers,
+        unlike, start};
 })();
 cfgSliders.start();
