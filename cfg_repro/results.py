@@ -157,7 +157,7 @@ def _number(text):
 class Table:
     "Rows under a head: HTML on a page, the same as aligned text in a terminal."
     head:Sequence # Names of the columns
-    rows:Sequence # Cells, as many as names: words, numbers, or None for an empty one
+    rows:Sequence # Cells, as many as names: words, numbers, (number, error), or None
     forms:Sequence=() # How the numbers of each column are written, such as '.2f'
     groups:Sequence=() # (title, number of columns) over the head, from the left
     lowest:Sequence=() # Of each column, the number that is marked; None for no one
@@ -203,10 +203,13 @@ def _columns(t):
         yield _Column([name, *texts], [False, *marks], words)
 
 def _written(value, form):
-    "A cell as text."
-    if value is None:
-        return ''
-    return value if isinstance(value, str) else format(value, form)
+    "A cell as text; what is not known is empty."
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        number,error = value
+        return f"{number:{form}} ± {error:{form.lstrip('+')}}"
+    return '' if value is None or value != value else format(value, form)
 
 # %% ../nbs/27_results.ipynb #27b18005
 def _as_lines(t):
@@ -239,8 +242,10 @@ def _layout(t, cells):
     widths = [max(map(len, column)) for column in cells]
     gaps,at = ['  ']*len(widths),0
     for title,n in t.groups:
-        widths[at:at+n] = [max(widths[at:at+n])]*n
-        widths[at] += max(0, len(title) - sum(widths[at:at+n]) - (n-1))
+        room = -((n-1 - len(title)) // n)                # for the title, rounded up
+        alike = len(set(t.forms[at:at+n])) == 1
+        equal = max(widths[at:at+n]) if alike else 0
+        widths[at:at+n] = [max(room, equal, width) for width in widths[at:at+n]]
         gaps[at:at+n] = ['| '] + [' ']*(n-1)
         at += n
     return ['', *gaps[1:]],widths
@@ -273,6 +278,8 @@ def _cell(text, mark, column, scope):
     side = 'left' if column.words else 'right'
     if not column.words and scope != 'col':
         side += '; white-space: nowrap'
+    if scope == 'row':
+        side += '; font-weight: normal'              # bold is the lowest alone
     inside = _tag('strong', text) if mark else text
     return _tag(name, inside, **about, style=f'text-align: {side}')
 

@@ -113,7 +113,7 @@ def test_heads_say_what_they_are_of():
 def test_no_colour_and_no_size():
     "Dark or light, large or small, the page's own hold."
     text = ''.join(t._repr_html_() for t in BESIDE)
-    assert not re.search(r'color|background|font|#[0-9a-f]{3}|rgb', text)
+    assert not re.search(r'color|background|font-size|#[0-9a-f]{3}|rgb', text)
 
 
 def test_everything_is_escaped():
