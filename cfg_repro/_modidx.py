@@ -513,6 +513,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '.', 'git_ur
                                  'cfg_repro.pages._settings': ('pages.html#_settings', 'cfg_repro/pages.py'),
                                  'cfg_repro.pages._tree': ('pages.html#_tree', 'cfg_repro/pages.py'),
                                  'cfg_repro.pages._with_links': ('pages.html#_with_links', 'cfg_repro/pages.py'),
+                                 'cfg_repro.pages.addressed': ('pages.html#addressed', 'cfg_repro/pages.py'),
                                  'cfg_repro.pages.anchor': ('pages.html#anchor', 'cfg_repro/pages.py'),
                                  'cfg_repro.pages.checks': ('pages.html#checks', 'cfg_repro/pages.py'),
                                  'cfg_repro.pages.cited': ('pages.html#cited', 'cfg_repro/pages.py'),

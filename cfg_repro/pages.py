@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['names', 'public', 'checks', 'only_imports', 'summary', 'folded', 'anchor', 'heading', 'source_link', 'shown',
-           'entries', 'cited', 'offers', 'with_install', 'originals', 'Pages']
+           'entries', 'cited', 'offers', 'with_install', 'originals', 'addressed', 'Pages']
 
 # %% ../nbs/48_pages.ipynb #57000003
 import ast
@@ -239,6 +239,15 @@ def originals(
         text = json.dumps(with_install(notebook, git_url), indent=1, ensure_ascii=False)
         write_file(out/path.name, text.encode())
 
+# %% ../nbs/48_pages.ipynb #57000061
+def addressed(
+    text:str, # Markdown of a page
+    git_url:str, # Address of the repository, or '.'
+)->str: # The same
+    "The repository's address where a page has a word for it, once there is one."
+    at = git_url if git_url.startswith('http') else 'REPOSITORY'
+    return text.replace('git clone REPOSITORY', f'git clone {at}')
+
 # %% ../nbs/48_pages.ipynb #57000060
 def _settings(folder):
     "The project's settings, of the folder above its notebooks."
@@ -281,6 +290,6 @@ class Pages:
         said,taken = entries(_bibliography(path.parent)),set()
         for cell in cells:
             if cell.cell_type == 'markdown':
-                cell.source = cited(cell.source, said)
+                cell.source = addressed(cited(cell.source, said), s['git_url'])
         made = (new for cell in cells for new in shown(cell, taken, link))
         self.nb.cells = [front, *made]

@@ -167,3 +167,18 @@ def test_styles_have_no_colours_of_their_own():
     for mode in ('light', 'dark'):
         defined = set(re.findall(r'--(\w+):', (project.root/'nbs'/f'{mode}.scss').read_text(encoding='utf-8')))
         assert set(re.findall(r'var\(--(\w+)', css)) <= defined
+
+
+def minutes(row):
+    "What the page of the path counts, in the first of its rows that begins so."
+    cells = json.loads(paths['50_path'].read_text(encoding='utf-8'))['cells']
+    shown = ''.join(''.join(o['data'].get('text/markdown', '')) for c in cells for o in c.get('outputs', []) if 'data' in o)
+    return int(re.search(rf'^\| {row} \|.*?\| \**(\d+)\** \|$', shown, re.M)[1])
+
+
+def test_times_of_the_first_page():
+    "What the cards promise is what the path counts: of the short page, and of Part I."
+    first = ' '.join(cell['source'] for cell in texts('index'))
+    assert minutes('In short') <= 10 and 'Guidance in ten minutes' in first
+    hours = ['', 'An hour', 'Two hours', 'Three hours', 'Four hours', 'Five hours', 'Six hours', 'Seven hours']
+    assert hours[round(minutes('together')/60)] in first

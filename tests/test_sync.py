@@ -109,11 +109,11 @@ def sections():
 
 
 def test_sidebar_lists_every_page():
-    "Each page stands there once. The sections are the order of reading; within one of them the numbers rise, but garments stand after digits."
+    "Each page stands there once. The sections are the order of reading; within one of them the numbers rise, but garments stand after digits and the short page first."
     listed = [page for pages in sections().values() for page in pages]
     assert sorted(['index.ipynb', *listed]) == sorted(path.name for path in project.notebooks())
     for pages in sections().values():
-        assert pages == sorted(pages, key=lambda page: page.replace('46_fashion', '40_fashion'))
+        assert pages == sorted(pages, key=lambda page: page.replace('46_fashion', '40_fashion').replace('49_ten', '37_ten'))
 
 
 def test_index_lists_what_the_sidebar_lists():
