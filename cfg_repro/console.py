@@ -56,7 +56,8 @@ def _reading(kind):
     if kind is bool:
         return dict(action='store_true')
     if get_origin(kind) is list:
-        return dict(nargs='+', type=partial(_value, get_args(kind)[0]))
+        one = get_args(kind)[0]
+        return dict(nargs='+', type=partial(_value, one), metavar=one.__name__)
     if get_origin(kind) is tuple:
         one = get_args(kind)[0]
         return dict(type=partial(_values, one), metavar=f'{one.__name__},...')
@@ -97,13 +98,16 @@ def parser(
             how.pop('metavar', None)
             p.add_argument(name, help=words[name], **how)
             continue
-        text = '' if default in (None, False) else f' (default: {_shown(default)})'
-        p.add_argument(f'--{name}', default=default, help=words[name] + text, **how)
+        text = _shown(default)
+        about = words[name] + f' (default: {text})'*bool(text)
+        p.add_argument(f'--{name}', default=default, help=about, **how)
     return p
 
 def _shown(default):
-    "A default as one would type it."
-    return ','.join(map(str, default)) if isinstance(default, tuple) else default
+    "A default as one would type it; nothing where there is nothing to type."
+    if default is None or default is False:
+        return ''
+    return ','.join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 # %% ../nbs/12_console.ipynb #9518effc
 def arguments(
