@@ -34,7 +34,8 @@ def damage(path):
     ('nbs/[0-9]*.ipynb', 'from nbdev.clean import nbdev_clean; nbdev_clean()'),
     ('cfg_repro/[a-z]*.py', 'from nbdev.doclinks import nbdev_export; nbdev_export()'),
     ('nbs/nbdev.yml', 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'),
-    ('README.md', 'import sys; sys.path.insert(0, "tests"); import readme; readme.write()')])
+    ('README.md', 'import sys; sys.path.insert(0, "tests"); import readme; readme.write()'),
+    ('nbs/llms.txt', 'import sys; sys.path.insert(0, "tests"); import llms; llms.write()')])
 def test_made_again_it_is_the_same(copy, made, command):
     "Each generated file is spoilt, made again, and must be what is stored; and no other file may change."
     stored = snapshot(copy)
