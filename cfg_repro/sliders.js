@@ -394,13 +394,16 @@ function table(figure, heads, names) {
   return (row, texts) => rows[row].forEach((cell, k) => cell.textContent = texts[k]);
 }
 
-const wWords = w => {
-  const said = {'-1': ', no class', 0: ', no guidance'}[w] ?? '';
-  return `${w.toFixed(2).replace('-', '\u2212')}${said}`;
-};
+const minus = text => text.replace('-', '\u2212');
 
-function strengthSlider(figure, value, changed) {
-  const range = {min: -1, max: 4, step: 0.05, value};
+function wWords(w) {
+  const said = {'-1.00': ', no class', '0.00': ', no guidance'};
+  const text = (Math.round(100*w)/100 || 0).toFixed(2);      // 0 has no sign
+  return minus(text) + (said[text] ?? '');
+}
+
+function strengthSlider(figure, value, changed, max = 4) {
+  const range = {min: -1, max, step: 0.05, value};
   return slider(figure, 'strength w', range, wWords, changed);
 }
 
@@ -511,8 +514,8 @@ function drawImages(brush, strip, {side, columns, n}) {
 }
 
 function imagesFigure(figure, data) {
-  const {sprite, ws, n, side, columns, names, w, what, moves} = data;
-  const picture = new Image(), step = ws[1] - ws[0];
+  const {sprite, ws, step, n, side, columns, names, w, what, moves} = data;
+  const picture = new Image();
   const shown = panel(figure, `${what}, each from its own noise`, n/columns/columns);
   const words = element(figure, 'div', {class: 'names'});
   for (const name of names) element(words, 'span', {}, name);
@@ -649,9 +652,9 @@ function pathFigure(figure, {mixture, c, w, T, each, point, t}) {
   const panels = element(figure, 'div', {class: 'panels'});
   const pair = [panel(panels, 'on its way'), panel(panels, 'what it is taken for')];
   const range = {min: 0, max: T - 1, step: 1, value: t}, grid = logsnrGrid(T);
-  const words = t => `${grid[t].toFixed(1).replace('-', '\u2212')}`;
+  const words = t => minus(grid[t].toFixed(1));
   const time = slider(figure, 'log-SNR \u03bb', range, words, () => draw());
-  const strength = strengthSlider(figure, w, () => draw());
+  const strength = strengthSlider(figure, w, () => draw(), 2);
   const put = table(figure, ['push of guidance', 'p(c|z)'],
                     ['this point', 'mean of all']);
   function draw() {

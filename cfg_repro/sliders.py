@@ -10,6 +10,7 @@ __all__ = ['script', 'Slider', 'guided_densities', 'density_slider', 'same_noise
 import base64
 import io
 import json
+import math
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,7 @@ from PIL import Image
 from .checks import Refusal, one_of, real
 from .digits import plot_curves
 from .files import read_record, reading
+from .schedule import logsnr_grid
 from .mixture import Mixture, guided_log_prob, normalize
 from .pictures import board, png
 from .results import average, curves
@@ -83,13 +85,15 @@ def _inked(density):
 def guided_densities(
     mixture:Mixture, # The oracle, in the plane
     w:float, # Guidance strength
+    *,
+    logsnr=math.inf, # Log-SNR, (); inf means clean data
 )->tuple: # Densities on a grid, (K,N), its points, (N,2), and the area of a cell
     "The guided density of each class on a grid of 64 x 64 points between -4 and 4."
     points,cell = _grid()
-    clean = torch.tensor(float('inf'))
+    at = torch.as_tensor(logsnr, dtype=torch.float64)
     def of(k):
         c = torch.full((len(points),), k)
-        return normalize(guided_log_prob(mixture, points, c, w, logsnr=clean), cell)
+        return normalize(guided_log_prob(mixture, points, c, w, logsnr=at), cell)
     return torch.stack([of(k) for k in range(mixture.null)]), points, cell
 
 # %% ../nbs/38_sliders.ipynb #38a00017
@@ -102,8 +106,7 @@ def density_slider(
     moves:bool=False, # Whether it moves once by itself, where motion is welcome
 )->Slider: # To be the last value of a cell
     "The guided density and what sampling makes of it, w under one's hand."
-    w = _strength(w)
-    parts = _said(mixture)
+    parts,w = _said(mixture),_strength(w)
     still = png(_inked(guided_densities(mixture, w)[0]))
     words = f'The guided densities of {mixture.null} classes at w = {w:g}.'
     settings = dict(mixture=parts, w=w, T=T, each=each, moves=moves)
@@ -116,10 +119,10 @@ def _said(mixture):
                       "dimensions: it must have at most 3, in 2")
     return {k: getattr(mixture, k).tolist() for k in ('means','stds','weights')}
 
-def _strength(w):
+def _strength(w, most=4):
     "A strength on the slider."
-    if not (real(w) and -1 <= w <= 4):
-        raise Refusal(f"w is {w!r}: it must be in [-1,4]")
+    if not (real(w) and -1 <= w <= most):
+        raise Refusal(f"w is {w!r}: it must be in [-1,{most}]")
     return float(w)
 
 # %% ../nbs/38_sliders.ipynb #38b00002
@@ -172,9 +175,10 @@ def image_slider(
     rows = [images[ws.index(v)] for v in shown]
     still = png(board(rows, [f'w = {v}' for v in shown]))
     words = f"{what} from the same noise, at w = {', '.join(map(str, shown))}."
-    settings = dict(sprite=base64.b64encode(png(sprite(images))).decode(), ws=ws,
-                    n=about['n'], side=images.shape[-1], columns=len(names),
-                    names=names, w=float(w), what=what, moves=moves)
+    picture = base64.b64encode(png(sprite(images))).decode()
+    step,side = round(ws[1]-ws[0], 9),images.shape[-1]
+    settings = dict(sprite=picture, ws=ws, step=step, n=about['n'], side=side,
+                    columns=len(names), names=names, w=w, what=what, moves=moves)
     return Slider('images', settings, words, still)
 
 # %% ../nbs/38_sliders.ipynb #38c00002
@@ -212,15 +216,16 @@ def _figure(figure):
 def path_slider(
     mixture:Mixture, # The oracle: up to three classes in the plane, around the origin
     c:int=0, # The class that is asked for
-    w:float=2., # Where the slider of w stands at first, in [-1,4]
+    w:float=2., # Where the slider of w stands at first, in [-1,2]
     *,
     T:int=64, # Steps of the sampler
     each:int=60, # Points on their way
     point:int=44, # The one that is followed
 )->Slider: # To be the last value of a cell
     "One trajectory of DDIM among others, lambda and w under one's hand."
-    parts,w = _said(mixture),_strength(w)
-    still = png(_inked(guided_densities(mixture, w)[0]))
-    words = f'The guided densities of {mixture.null} classes at w = {w:g}.'
-    settings = dict(mixture=parts, c=c, w=w, T=T, each=each, point=point, t=T//3)
+    parts,w,t = _said(mixture),_strength(w, 2),T//3
+    logsnr = logsnr_grid(T)[t]
+    still = png(_inked(guided_densities(mixture, 0., logsnr=logsnr)[0]))
+    words = f'{mixture.null} noisy classes, at log-SNR {logsnr:.1f}.'
+    settings = dict(mixture=parts, c=c, w=w, T=T, each=each, point=point, t=t)
     return Slider('path', settings, words, still)

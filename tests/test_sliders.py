@@ -2,8 +2,9 @@
 
 The browser is Chromium (Debian: apt-get install chromium), driven by playwright. Without them a sentence says what is
 missing; where CI is set that is a failure."""
-import importlib.util, json, os, shutil
+import base64, csv, importlib.util, io, json, os, shutil
 from collections import Counter
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,8 @@ from cfg_repro.guidance import guide, guided
 from cfg_repro.reverse import ancestral_step
 from cfg_repro.sampling import sample, trajectory
 from cfg_repro.schedule import alpha_sigma, logsnr_grid
-from cfg_repro.sliders import density_slider, guided_densities
+from cfg_repro.results import read_csv
+from cfg_repro.sliders import curve_slider, density_slider, guided_densities, image_slider, path_slider
 from cfg_repro.solvers import ddim_step
 
 NAMES = 'chromium', 'chromium-browser', 'google-chrome'
@@ -337,6 +339,166 @@ def test_samples_are_where_they_are(show, ask):
     assert right >= 85                                            # a line may cross some
 
 
+# The same images over w
+
+strengths = project.root/'results'/'strengths'
+
+
+def garments(**how): return image_slider(strengths, 'Garments', **how)
+
+
+@pytest.fixture(scope='module')
+def kept():
+    "The images of the figure, by another road: {w: (n,28,28)}, as shares of white."
+    about, picture = json.loads((strengths/'provenance.json').read_text()), plt.imread(strengths/'images.png')
+    rows = picture.reshape(len(about['w']), 28, about['n'], 28)
+    return {w: row.transpose(1, 0, 2) for w, row in zip(about['w'], rows)}
+
+
+def drawn(page, n, side, columns):
+    "The images on the canvas, (n,side,side), as shares of ink on white, each pixel looked at in its middle."
+    found = page.evaluate("""([n, side, columns]) => {
+        const {width, height} = document.querySelector('canvas'), copy = Object.assign(document.createElement('canvas'), {width, height});
+        const brush = copy.getContext('2d', {willReadFrequently: true}), of = width/document.querySelector('canvas').clientWidth;
+        brush.drawImage(document.querySelector('canvas'), 0, 0);
+        const {data} = brush.getImageData(0, 0, width, height), size = document.querySelector('canvas').clientWidth/columns;
+        const at = (k, i) => (k*size + (i + .5)/side*(size - 2))*of | 0, found = [];
+        for (let k = 0; k < n; k++) for (let y = 0; y < side; y++) for (let x = 0; x < side; x++)
+            found.push(data[4*(at(k/columns | 0, y)*width + at(k % columns, x))]);
+        return found }""", [n, side, columns])
+    return (255 - np.array(found).reshape(n, side, side))/(255 - 0x21)
+
+
+@pytest.mark.parametrize('w', [-1., 0., .3, 1., 2.7, 4.])
+def test_images(show, kept, w):
+    "The images shown are those of w, of all strengths those that fit best; the number below is theirs."
+    page = show(garments())
+    put(page, w)
+    page.wait_for_function("document.querySelector('.note').textContent")
+    here = drawn(page, 20, 28, 10)
+    apart = {v: np.abs(here - images).mean() for v, images in kept.items()}
+    assert min(apart, key=apart.get) == w and apart[w] < .03
+    pairs = kept[w][:10] - kept[w][10:]
+    expected = f'differ by {(pairs**2).mean()**.5:.3f} in the mean'
+    assert expected in page.locator('.note').inner_text() and expected in page.get_by_role('img').get_attribute('aria-label')
+    assert f'w = {w:g}.' in page.get_by_role('img').get_attribute('aria-label')
+    assert page.locator('output').inner_text() == f'{w:.2f}'.replace('-', '−') + {-1: ', no class', 0: ', no guidance'}.get(w, '')
+
+
+def test_images_by_keys_and_motion(show, kept):
+    "Each key is one strength of the picture; where it is wanted, the images go through them by themselves, and only there."
+    page = show(garments(w=0.))
+    slider = page.get_by_label('strength w')
+    slider.press('ArrowRight')
+    settled(page)
+    assert float(slider.input_value()) == .1 and np.abs(drawn(page, 20, 28, 10) - kept[.1]).mean() < .03
+    for motion, goes in (('no-preference', True), ('reduce', False)):
+        page = show(garments(moves=True), reduced_motion=motion)
+        page.wait_for_timeout(1500)
+        assert (page.get_by_label('strength w').input_value() != '1') == goes
+
+
+# The curve
+
+tables = project.root/'results'/'fashion'/'table1-sde_dpmpp_2m'
+P = '0.1', '0.2', '0.5'
+
+
+def cells():
+    "The rows behind the curve, as they stand in the files: {p_uncond: {w: row}}."
+    found = {p: list(csv.DictReader((tables/f'p{p}'/'cells.csv').open())) for p in P}
+    return {p: {float(row['w']): {k: float(row[k]) for k in ('is_mean', 'fd', 'precision', 'recall')} for row in rows} for p, rows in found.items()}
+
+
+def curve(**how):
+    rows = [row for p in P for row in read_csv(tables/f'p{p}'/'cells.csv')]
+    return curve_slider(rows, 'garments', dict(x=[8, 8.5, 9, 9.5, 10], y=[2.5, 5, 10, 25]), **how)
+
+
+def test_curve(show):
+    "The numbers are those of the files, and the large dot goes where they say: across by IS, down by the logarithm of FD."
+    page, at, places, scores = show(curve()), cells(), [], []
+    slider, ws = page.get_by_label('strength w'), sorted(cells()['0.1'])
+    slider.press('Home')
+    for w in ws:
+        settled(page)
+        assert page.locator('output').inner_text().startswith(f'{w:.2f}')
+        for p, found in zip(P, table(page).items()):
+            row = at[p][w]
+            assert found[0] == f'p_uncond = {p}'
+            for here, there in zip(found[1], row.values()):
+                assert abs(here-there) <= .0051, (w, p, found)
+        label = page.get_by_role('img').get_attribute('aria-label')
+        assert f"At w = {w:g}: p_uncond = 0.1, IS {at['0.1'][w]['is_mean']:.2f}, FD {at['0.1'][w]['fd']:.2f};" in label
+        places.append(large_dot(page, LIGHT[3]))
+        scores.append([at['0.5'][w]['is_mean'], np.log(at['0.5'][w]['fd'])])
+        slider.press('ArrowRight')
+    places, scores = np.array(places), np.array(scores)
+    for axis, sign in ((0, 1), (1, -1)):
+        slope, start = np.polyfit(scores[:,axis], places[:,axis], 1)
+        assert sign*slope > 0 and np.abs(start + slope*scores[:,axis] - places[:,axis]).max() < 1.5
+    assert places[-1,0] - places[0,0] > 300
+
+
+def image_of(page, k=0):
+    "A canvas as numbers, (H,W,4)."
+    return plt.imread(io.BytesIO(base64.b64decode(pixels(page, k).split(',')[1])))*255
+
+
+def large_dot(page, ink, k=0, radius=4):
+    "The middle of the largest dot of a colour: of what is left when its edge is taken off, in pixels across and down."
+    from scipy.ndimage import binary_erosion, label
+    same = (np.abs(image_of(page, k)[...,:3] - list(bytes.fromhex(ink[1:]))).max(-1) < 3)
+    parts, n = label(binary_erosion(same, iterations=radius))
+    assert n, f'no dot of {ink}'
+    largest = np.bincount(parts.flatten())[1:].argmax() + 1
+    y, x = np.nonzero(parts == largest)
+    return x.mean(), y.mean()
+
+
+# One trajectory
+
+def test_path(show, ask):
+    "At each log-SNR: the push of guidance, how sure the classifier is, and where z and the guesses are, by the package."
+    page, point, T, w, c = show(path_slider(three, w=1.)), 44, 64, 1.5, 0
+    put(page, w, k=1)
+    starts, labels = doubles(ask('m.spiral(60)')), torch.full((60,), c)
+    passed = list(trajectory(guided(three, w, null=3), starts, labels, T=T, clip=None, step=ddim_step))
+    for t in (0, 12, 21, 30, 63):
+        put(page, t)
+        logsnr, (z, x) = logsnr_grid(T)[t], passed[t]
+        alpha, sigma = alpha_sigma(logsnr)
+        assert page.locator('output').first.inner_text() == f'{logsnr:.1f}'.replace('-', '−')
+        none, cond = ((z - sigma*three(z, logsnr, torch.full((60,), k)))/alpha for k in (3, c))
+        pushes, sure = (x-cond).norm(dim=1), three.classifier(z, logsnr)[:,c].exp()
+        assert_close((x-cond), w*(cond-none), rtol=1e-6, atol=1e-6)
+        found = table(page)
+        for name, push, share in (('this point', pushes[point], sure[point]), ('mean of all', pushes.mean(), sure.mean())):
+            assert abs(found[name][0]-push) < .006 and abs(found[name][1]-share) < .006, (t, found)
+        label = page.get_by_role('img').nth(1).get_attribute('aria-label')
+        assert f'({x[point,0]:.2f}, {x[point,1]:.2f})'.replace('-0.00', '0.00') in label.replace('-0.00', '0.00') and f'by {pushes[point]:.2f}.' in label
+        for k, place, ink in ((0, z[point], '#212529'), (1, cond[point], LIGHT[1])):
+            wide = image_of(page, k).shape[1]
+            across, down = large_dot(page, ink, k)
+            assert abs(across - (place[0]/4+1)/2*wide) < 3 and abs(down - (1-place[1]/4)/2*wide) < 3, (t, k)
+
+
+def test_push_at_the_ends(show):
+    "In nothing but noise it is w times the way from the mean of all to that of the class, and at the end nothing."
+    page = show(path_slider(three, w=2.))
+    time = page.get_by_label('log-SNR λ')
+    time.press('Home')
+    settled(page)
+    assert table(page)['this point'][0] == table(page)['mean of all'][0] == round(2*1.2, 2)
+    time.press('End')
+    settled(page)
+    assert table(page)['mean of all'][0] == 0 and page.locator('output').first.inner_text() == '20.0'
+    before = pixels(page, 1)
+    time.press('ArrowLeft')
+    settled(page)
+    assert page.locator('output').first.inner_text() != '20.0' and pixels(page, 1) != before
+
+
 # Still, where motion is not welcome
 
 def test_nothing_moves_by_itself_unless_wanted(show):
@@ -369,7 +531,7 @@ def test_the_button(show):
 
 def figures():
     "One of each kind."
-    return [density_slider(three)]
+    return [density_slider(three), garments(), curve(), path_slider(three)]
 
 
 @pytest.mark.parametrize('width', [390, 678, 778])
