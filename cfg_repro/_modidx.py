@@ -690,6 +690,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '.', 'git_ur
                                    'cfg_repro.results._tag': ('results.html#_tag', 'cfg_repro/results.py'),
                                    'cfg_repro.results._title': ('results.html#_title', 'cfg_repro/results.py'),
                                    'cfg_repro.results._titles': ('results.html#_titles', 'cfg_repro/results.py'),
+                                   'cfg_repro.results._whole': ('results.html#_whole', 'cfg_repro/results.py'),
                                    'cfg_repro.results._worse_at_equal_is': ('results.html#_worse_at_equal_is', 'cfg_repro/results.py'),
                                    'cfg_repro.results._written': ('results.html#_written', 'cfg_repro/results.py'),
                                    'cfg_repro.results.as_text': ('results.html#as_text', 'cfg_repro/results.py'),

@@ -226,8 +226,8 @@ def _as_lines(t):
     if t.groups:
         yield _titles(t, widths)
     for row in zip(*cells):
-        broken = (wrap(text, n, break_on_hyphens=False) if c.words else [text]
-                  for c,text,n in zip(columns, row, widths))
+        broken = (wrap(text, n, break_on_hyphens=False) if len(text) > n else [text]
+                  for text,n in zip(row, widths))
         yield from map(line, zip_longest(*broken, fillvalue=''))
 
 # %% ../nbs/27_results.ipynb #27b18006
@@ -251,13 +251,19 @@ def _layout(t, cells):
     return ['', *gaps[1:]],widths
 
 def _narrow(widths, columns, room):
-    "Narrow the columns of words, the widest first, until a line fits."
-    least = [max(map(len, ' '.join(c.cells).split()), default=0) for c in columns]
+    "Narrow columns, the widest first, until a line fits: words and heads are broken."
+    least = [max(map(len, _whole(c)), default=0) for c in columns]
     while sum(widths) > room:
-        broad = [i for i,c in enumerate(columns) if c.words and widths[i] > least[i]]
+        broad = [i for i,width in enumerate(widths) if width > least[i]]
         if not broad:
             break
         widths[max(broad, key=widths.__getitem__)] -= 1
+
+def _whole(column):
+    "What of a column is not broken: words, and numbers with their star."
+    name,*cells = column.cells
+    numbers = [] if column.words else [f'{cell}*' for cell in cells]
+    return [*' '.join(column.cells if column.words else [name]).split(), *numbers]
 
 def _titles(t, widths):
     "The line over the head."
