@@ -1,7 +1,7 @@
 """Makes nbs/llms.txt from the sidebar and the titles of the pages:  python tests/llms.py
 
 What the site says to a language model, at its root, as llmstxt.org has it: a title, a quote, and links in sections with a
-sentence each. The first cell of the first page is its beginning. It stands among the tests because one of them checks
+sentence each. The first two cells of the first page are its beginning. It stands among the tests because one of them checks
 that it is in step.
 """
 import re, yaml
@@ -22,12 +22,12 @@ def line(name, cell):
 
 def render():
     "All of the file."
-    first = {path.name: ''.join(notebook['cells'][0]['source']) for path, notebook in project.notebooks().items()}
+    pages = {path.name: [''.join(cell['source']) for cell in notebook['cells']] for path, notebook in project.notebooks().items()}
     sidebar = yaml.safe_load((project.root/'nbs/sidebar.yml').read_text(encoding='utf-8'))
     home, *sections = sidebar['website']['sidebar']['contents']
-    blocks = [first[home].strip()]
+    blocks = pages[home][:2]
     for section in sections:
-        lines = [line(name, first[name]) for name in section['contents']]
+        lines = [line(name, pages[name][0]) for name in section['contents']]
         blocks.append(f"## {section['section']}\n\n" + '\n'.join(lines))
     return '\n\n'.join(blocks) + '\n'
 
