@@ -42,7 +42,8 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing('playwright is not installed: pip install playwright')
-    names = 'chromium', 'chromium-browser', 'google-chrome'
+    names = ('chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome',
+             '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome')
     if not (path := next(filter(None, map(shutil.which, names)), None)):
         missing(f"no browser is installed: none of {', '.join(names)}")
     with sync_playwright() as playwright:
