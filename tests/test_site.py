@@ -24,10 +24,8 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag, properties):
         found = dict(properties)
-        if 'id' in found:
+        if 'id' in found and tag != 'link':        # the two modes' style sheets share Quarto's own
             self.ids.append(found['id'])
-        if 'data-anchor-id' in found and 'id' not in found:
-            self.ids.append(found['data-anchor-id'])
         if tag == 'a' and found.get('href'):
             self.links.append(found['href'])
         if tag in ('meta', 'link'):
