@@ -44,13 +44,14 @@ def markup(tex, displayed):
     return f'<p><span class="math {kind}">{left}{html.escape(tex)}{right}</span></p>'
 
 
-def document(body):
-    "A page in the site's own style, and with those of the theme's rules that matter here."
-    style = (project.root/'nbs/styles.css').read_text(encoding='utf-8')
+def document(body, mode='light'):
+    "A page in the site's own style, by day or by night, and with those of the theme's rules that matter here."
+    colours, style = ((project.root/'nbs'/name).read_text(encoding='utf-8') for name in (f'{mode}.scss', 'styles.css'))
+    colours = colours.split('/*-- scss:rules --*/')[1]
     return f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <style>html {{ font-size: 17px }} body {{ margin: 0 }} main {{ margin: 0 1.5rem }} .blockquote {{ color: #767b80 }}</style>
-<style>{style}</style><script>window.MathJax = {SETTINGS}</script><script src="/mathjax/es5/tex-chtml-full.js"></script>
-<body class="quarto-light"><main>{body}</main></body></html>'''
+<style>{colours}{style}</style><script>window.MathJax = {SETTINGS}</script><script src="/mathjax/es5/tex-chtml-full.js"></script>
+<body><main>{body}</main></body></html>'''
 
 
 # What each formula needs: in a column of no width nothing is as wide as its column, and an equation keeps room for its number.
@@ -166,13 +167,13 @@ def contrast(one, other):
 def test_algorithms_and_quotes_are_dark_enough(chromium, mode):
     assert contrast('rgb(0, 0, 0)', 'rgb(255, 255, 255)') == pytest.approx(21)
     assert contrast('rgb(118, 118, 118)', 'rgb(255, 255, 255)') == pytest.approx(4.54, abs=.01)
-    shown = browser.opened(chromium, document('''<p id="ground" style="color: var(--ground, #fff)">.</p>
+    shown = browser.opened(chromium, document('''<p id="ground" style="color: var(--ground)">.</p>
 <blockquote class="blockquote"><p>the paper's words</p></blockquote>
-<div class="algorithm"><p>title</p><ol><li>one</li></ol></div>'''), width=1280)
-    shown.evaluate(f'document.body.className = "quarto-{mode}"')
+<div class="algorithm"><p>title</p><ol><li>one</li></ol></div>''', mode), width=1280)
     look = '''name => { const it = getComputedStyle(document.querySelector(name))
         return [it.color, parseFloat(it.lineHeight)/parseFloat(it.fontSize)] }'''
     ground, *_ = shown.evaluate(look, '#ground')
+    assert (luminance(ground) > .5) == (mode == 'light')
     for name in ('blockquote p', '.algorithm p', '.algorithm li'):
         colour, height = shown.evaluate(look, name)
         assert contrast(colour, ground) >= 4.5, name
