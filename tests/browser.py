@@ -27,7 +27,7 @@ def package(name, version):
         done = subprocess.run([npm, 'install', '--prefix', made, '--ignore-scripts', '--no-audit', '--no-fund', f'{name}@{version}'],
                               capture_output=True, text=True)
         if done.returncode:
-            missing(f'npm could not install {name}: {done.stderr.strip()[-300:]}')
+            missing(f"npm could not install {name}@{version}: {' '.join(done.stderr.split())[:200]}")
         try:
             os.rename(Path(made)/'node_modules'/name, folder)
         except OSError:        # another process was first
