@@ -59,7 +59,7 @@ def subject_of(
 # %% ../nbs/47_laboratory.ipynb #47a00013
 class Settings(NamedTuple):
     "What can be set in a laboratory."
-    label:int=None # The class of all images; each class in turn unless given
+    label:int|None=None # The class of all images; each class in turn unless given
     w:float=3. # Guidance strength; 0 is off, -1 is without the class
     interval:tuple=(-20.,20.) # Log-SNRs between which w holds; it is 0 elsewhere
     step:str='ancestral' # One of `STEPS`
@@ -339,6 +339,7 @@ async def _sampled(lab, s):
     lab.images = seen.x
     lab.said.value = f'{s.T} steps in {time.monotonic()-began:.1f} s'
 
+# %% ../nbs/47_laboratory.ipynb #47a0003a
 def _start(lab, s):
     "Begin to sample; without an event loop, do it."
     try:
