@@ -121,7 +121,7 @@ def looked(made, name):
         page.emulate_media(color_scheme='dark')
         found['dark'] = serious(page)
         page.set_viewport_size(dict(width=390, height=900))
-        found |= dict(on_a_phone=page.evaluate(BEYOND), sideways=page.evaluate('document.documentElement.scrollWidth - innerWidth'))
+        found |= dict(phone=page.evaluate(BEYOND), phone_axe=serious(page), sideways=page.evaluate('document.documentElement.scrollWidth - innerWidth'))
         return {what: some for what, some in found.items() if some}
     finally:
         page.close()
