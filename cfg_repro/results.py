@@ -250,6 +250,7 @@ def _layout(t, cells):
         at += n
     return ['', *gaps[1:]],widths
 
+# %% ../nbs/27_results.ipynb #27b1800e
 def _narrow(widths, columns, room):
     "Narrow columns, the widest first, until a line fits: words and heads are broken."
     least = [max(map(len, _whole(c)), default=0) for c in columns]

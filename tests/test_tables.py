@@ -10,6 +10,9 @@ from cfg_repro.paper import TABLES, paper_rows
 from cfg_repro.results import Claim, Table, as_text, average, claimed, claims, read_csv, table
 
 
+BREAK = '\u200b'
+
+
 class Reader(HTMLParser):
     "What a browser finds in HTML: rows of (words, element, attributes, bold), a caption, and the tags that were opened."
     def __init__(self, text):
@@ -20,6 +23,8 @@ class Reader(HTMLParser):
         assert not self.open, f'never closed: {self.open}'
 
     def handle_starttag(self, tag, attrs):
+        if tag == 'wbr':                                  # where a word may be broken
+            return self.handle_data(BREAK)
         self.open.append(tag)
         self.tags.append(tag)
         if tag == 'tr':
@@ -44,7 +49,7 @@ def on_a_page(t):
 
 def tokens(lines):
     "The words of lines of text, without what only keeps columns apart."
-    return ' '.join(lines).replace('|', ' ').split()
+    return ' '.join(lines).replace('|', ' ').replace(BREAK, '').split()
 
 
 def same(t):
@@ -147,3 +152,77 @@ def test_words_are_broken_before_numbers():
     t = Table(['name', 'n', 'words'], [['a long name of three or four words', 12345, 'so many words that no line of a terminal holds them all']])
     lines = str(t).splitlines()
     assert max(map(len, lines)) <= 80 < sum(len(str(c)) for c in t.rows[0]) and '12345' in lines[1]
+
+
+# What the pages hold. A column of text is 778 pixels wide at a window of 1,280, and a line of code or of output of 88
+# characters fits into it at 13.5 pixels. A table is estimated from its characters, at the same size: a digit or a letter
+# of the site's type takes at most 0.56 em in the mean (Helvetica's digits, measured in a browser), 0.6 where it is bold,
+# and a cell has half a rem of room on either side. Words may be broken at spaces, numbers never, so a column is as wide
+# as its longest word or its longest number.
+COLUMN, SIZE, ROOM = 778, 13.5, 16
+pages = project.notebooks()
+each = pytest.mark.parametrize('page', pages.values(), ids=[path.stem for path in pages])
+
+
+def outputs(page, kind):
+    "What cells have printed or shown as a kind, 'text/html' or 'text/plain'; text beside a picture is nobody's."
+    for cell in page['cells']:
+        for o in cell.get('outputs', []):
+            data = o.get('data', {})
+            if kind == 'text/plain' and 'text' in o:
+                yield ''.join(o['text'])
+            elif kind in data and 'image/png' not in data and not (kind == 'text/plain' and 'text/markdown' in data):
+                yield ''.join(data[kind])
+
+
+def lines_too_wide(page):
+    return [line for text in outputs(page, 'text/plain') for line in text.splitlines() if len(line) > 88]
+
+
+def width(text):
+    "The least width of a table in pixels."
+    least = {}
+    for row in Reader(text).rows:
+        at = 0
+        for words, tag, attributes, _ in row:
+            n = int(attributes.get('colspan', 1))
+            whole = 'nowrap' in attributes.get('style', '')
+            longest = len(words) if whole else max(map(len, words.replace(BREAK, ' ').split()), default=0)
+            if n == 1:
+                least[at] = max(least.get(at, 0), longest*SIZE*(.6 if tag == 'th' else .56))
+            at += n
+    return sum(least.values()) + ROOM*len(least)
+
+
+def tables_of(page):
+    return [text for text in outputs(page, 'text/html') if '<table' in text]
+
+
+@each
+def test_output_fits_the_page(page):
+    assert not lines_too_wide(page), '\n'.join(lines_too_wide(page))
+    wide = [re.sub('<[^>]+>', ' ', text) for text in tables_of(page) if width(text) > COLUMN]
+    assert not wide, '\n'.join(wide)
+
+
+@each
+def test_stored_tables_say_the_same(page):
+    "The text that is stored beside each `Table` is that table; others have a text of their own."
+    for cell in page['cells']:
+        for o in cell.get('outputs', []):
+            data = {kind: ''.join(text) for kind, text in o.get('data', {}).items() if kind.startswith('text/')}
+            if 'scope="col"' in data.get('text/html', ''):
+                page = Reader(data['text/html'])
+                marked = [words + '*'*bold for row in page.rows for words, _, _, bold in row]
+                assert sorted(tokens([page.caption, *marked])) == sorted(tokens(data['text/plain'].splitlines()))
+
+
+def test_the_rules_see():
+    "A line of 88 characters fits and one of 89 does not; a table of numbers that is too wide is found, one of words is broken."
+    def page(**data): return dict(cells=[dict(outputs=[dict(data=data)]), dict(outputs=[dict(text=['a\n', 'b'*88])])])
+    assert lines_too_wide(page(**{'text/plain': ['c'*89]})) == ['c'*89] and not lines_too_wide(page(**{'text/plain': 'c'*88}))
+    assert not lines_too_wide(page(**{'text/plain': 'c'*89, 'image/png': ''}))
+    few, many = (Table(['n']*n, [[1234567.]*n], forms=['.2f']*n) for n in (8, 9))
+    assert width(few._repr_html_()) < COLUMN < width(many._repr_html_())
+    assert width(Table(['words'], [['so many words ' * 40]])._repr_html_()) < 100
+    assert sum('<table' in text for page in pages.values() for text in outputs(page, 'text/html')) > 80
