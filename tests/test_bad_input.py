@@ -46,6 +46,7 @@ from cfg_repro.samples import cfg_export, cfg_sample, class_numbers, guidable, l
 from cfg_repro.sampling import denoise, sample
 from cfg_repro.schedule import angles, logsnr_density, logsnr_grid, logsnr_of, u_of
 from cfg_repro.sets import ImageSet, open_data, teachable, write_set
+from cfg_repro.sliders import curve_slider, density_slider, image_slider, path_slider, write_strengths
 from cfg_repro.solvers import ddim_step, even_grid, sde_dpmpp_2m_step
 from cfg_repro.sweeps import cfg_sweep, sweep_cells
 from cfg_repro.langevin import langevin_step
@@ -94,6 +95,9 @@ def of_config(folder, **changes):
     "A network in a directory, with other arguments beside its weights."
     net().save_pretrained(folder); (folder/'manifest.json').unlink()
     (folder/'config.json').write_text(json.dumps(net().config | changes))
+    return folder
+def strip(folder):
+    write_strengths(folder, zeros(2, 1, 1, 4, 4, dtype=torch.uint8), dict(w=[0., 1.], classes=['a']))
     return folder
 def a_set(folder, settings=dict(n_classes=3), **batch):
     batch = dict(images=zeros(4, 1, 8, 8, dtype=torch.uint8), labels=tensor([0, 1, 2, 0])) | batch
@@ -493,6 +497,20 @@ FUNCTIONS = {
     "there is no class 'cta'; did you mean cat?": lambda d: class_numbers(('cta',), pets),
     "there is no class '2'; classes have numbers from 0 to 1": lambda d: class_numbers(('2',), pets),
     'classes are cat,0: one of them is there twice': lambda d: class_numbers(('cat', 0), pets),
+    # sliders
+    'w is 4.5: it must be in [-1,4]': lambda d: density_slider(Mixture([[0., 1.]], [1.]), 4.5),
+    'w is nan: it must be in [-1,4]': lambda d: density_slider(Mixture([[0., 1.]], [1.]), nan),
+    'w is 2.5: it must be in [-1,2]': lambda d: path_slider(Mixture([[0., 1.]], [1.]), w=2.5),
+    'the mixture has 4 classes in 2 dimensions: it must have at most 3, in 2': lambda d: density_slider(Mixture(zeros(4, 2), [1.]*4)),
+    'the mixture has 1 classes in 3 dimensions': lambda d: path_slider(Mixture(zeros(1, 3), [1.])),
+    'c is 1: it must be a class, 0 to 0': lambda d: path_slider(Mixture([[0., 1.]], [1.]), 1),
+    'point is 60: it must be below 60, the points on their way': lambda d: path_slider(Mixture([[0., 1.]], [1.]), point=60),
+    'T is 0: it must be a whole number, 2 or more': lambda d: density_slider(Mixture([[0., 1.]], [1.]), T=0),
+    'each is 0: it must be a whole number, 1 or more': lambda d: density_slider(Mixture([[0., 1.]], [1.]), each=0),
+    'w is 0.05: it must be one of 0.0, 1.0': lambda d: image_slider(strip(d), 'Images', .05),
+    'images.png is damaged': lambda d: image_slider(wrote(strip(d)/'images.png').parent, 'Images'),
+    'manifest.json is missing': lambda d: image_slider(d, 'Images'),
+    'w is 2: it must be one of 0, 1': lambda d: curve_slider([dict(w=w, p_uncond=.1, is_mean=1., fd=1., precision=1., recall=1.) for w in (0, 1)], 'a', dict(x=[0, 2], y=[1, 2]), w=2),
     "ending is '.mp4': it must be one of .gif, .png": lambda d: film([board([images[:1]])], '.mp4'),
     'a.jpg is to be a picture: its name must end in .gif or .png': lambda d: writable(d/'a.jpg', ('.gif', '.png')),
     'nowhere is no directory': lambda d: writable(d/'nowhere'/'a.png', ('.png',)),

@@ -5,6 +5,7 @@ from torch.testing import assert_close
 import project, warm
 from cfg_repro.data import digits
 from cfg_repro.schedule import logsnr_of
+from cfg_repro.sliders import read_strengths
 
 folder = project.root/'benchmarks'
 local = {path.stem for path in folder.iterdir()}
@@ -250,3 +251,16 @@ def test_guides_take_turns(monkeypatch, tmp_path):
     found = json.loads((tmp_path/'guides/times.json').read_text())
     assert found['ratios'] == [1.5, 0.25] and found['seconds'][0] == {'classifier-free': 2., 'classifier': 3.}
     assert asked[2:] == [(name, [0, 1, 2]) for name in ('classifier-free', 'classifier')]*2
+
+
+@pytest.mark.slow
+def test_strengths(tmp_path):
+    "The same two images at three strengths; at 0 they are those of the picture that is kept."
+    done = script('strengths.py', '--n', 2, '--w', '-1,0,1', '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    (few, about), (all_of_them, kept) = read_strengths(tmp_path), read_strengths(project.root/'results'/'strengths')
+    assert about['w'] == [-1, 0, 1] and about['n'] == 2 and about['weights'] == kept['weights'] and str(project.root) not in json.dumps(kept)
+    for k, w in enumerate(about['w']):
+        apart = few[k].int() - all_of_them[kept['w'].index(w), :2].int()
+        assert apart.abs().max() <= 2
+    assert not torch.equal(few[0], few[1]) and not torch.equal(few[1], few[2])

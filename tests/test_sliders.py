@@ -351,7 +351,7 @@ def garments(**how): return image_slider(strengths, 'Garments', **how)
 @pytest.fixture(scope='module')
 def kept():
     "The images of the figure, by another road: {w: (n,28,28)}, as shares of white."
-    about, picture = json.loads((strengths/'provenance.json').read_text()), plt.imread(strengths/'images.png')
+    about, picture = json.loads((strengths/'strengths.json').read_text()), plt.imread(strengths/'images.png')
     rows = picture.reshape(len(about['w']), 28, about['n'], 28)
     return {w: row.transpose(1, 0, 2) for w, row in zip(about['w'], rows)}
 
@@ -370,7 +370,7 @@ def drawn(page, n, side, columns):
     return (255 - np.array(found).reshape(n, side, side))/(255 - 0x21)
 
 
-@pytest.mark.parametrize('w', [-1., 0., .3, 1., 2.7, 4.])
+@pytest.mark.parametrize('w', [-1., 0., .3, 1.3, 2.7, 4.])
 def test_images(show, kept, w):
     "The images shown are those of w, of all strengths those that fit best; the number below is theirs."
     page = show(garments())
@@ -473,8 +473,12 @@ def test_path(show, ask):
     put(page, w, k=1)
     starts, labels = doubles(ask('m.spiral(60)')), torch.full((60,), c)
     passed = list(trajectory(guided(three, w, null=3), starts, labels, T=T, clip=None, step=ddim_step))
+    later = passed[30][1][point:point+1]                          # where the guess will be
     for t in (0, 12, 21, 30, 63):
         put(page, t)
+        if t == 0:
+            empty = colours(page, later, k=1)
+        assert (colours(page, later, k=1) == empty).all() == (t < 30), 'the line of earlier guesses'
         logsnr, (z, x) = logsnr_grid(T)[t], passed[t]
         alpha, sigma = alpha_sigma(logsnr)
         assert page.locator('output').first.inner_text() == f'{logsnr:.1f}'.replace('-', '−')
