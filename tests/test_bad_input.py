@@ -49,6 +49,7 @@ from cfg_repro.sets import ImageSet, open_data, teachable, write_set
 from cfg_repro.sliders import curve_slider, density_slider, image_slider, path_slider, write_strengths
 from cfg_repro.solvers import ddim_step, even_grid, sde_dpmpp_2m_step
 from cfg_repro.sweeps import cfg_sweep, sweep_cells
+from cfg_repro.laboratory import Laboratory, Settings, Subject, subject_of, walk
 from cfg_repro.langevin import langevin_step
 from cfg_repro.one_pass import LateUNet, StrengthUNet, distillation_loss, guidance_free_loss, late_guided, told
 from cfg_repro.owed import by_level, cross_ratio, owed_pair, owed_strength, weighed
@@ -72,6 +73,7 @@ def judge(): return make_extractor(Classifier(1, 10))
 def model(z, logsnr, c): return z
 def wrote(path): path.write_text('mine'); return path
 def saved(path): torch.save(dict(cls_token=zeros(1, 1, 4)), path); return path
+pets_at_hand = Subject(model, (1, 8, 8), ['cat', 'dog'])
 def narrow(z, logsnr, c): return z[..., :7]
 def logits(z, logsnr): return z.flatten(1)
 def steps(**changes): return list(train(new_state(net()), digits(), **dict(steps=2, batch_size=4) | changes))
@@ -107,6 +109,17 @@ def a_set(folder, settings=dict(n_classes=3), **batch):
 
 # A sentence's beginning or its telling part, and what must say it; `d` is an empty directory
 FUNCTIONS = {
+    # the laboratory
+    'w is 9: it must be a number from -1 to 8': lambda d: Laboratory(pets_at_hand, w=9),
+    'interval is (3, 3): it must be two log-SNRs from -20 to 20': lambda d: Laboratory(pets_at_hand, interval=(3, 3)),
+    'T is 10: it must be one of 2, 4, 8': lambda d: Laboratory(pets_at_hand, T=10),
+    'n is 13: it must be a whole number from 1 to 12': lambda d: Laboratory(pets_at_hand, n=13),
+    'label is 2: it must be a whole number from 0 to 1': lambda d: Laboratory(pets_at_hand, label=2),
+    "label is 'cat': it must be a whole number": lambda d: next(walk(pets_at_hand, Settings(label='cat'))),
+    'n is 0: it must be a whole number, 1 or more': lambda d: next(walk(pets_at_hand, Settings(n=0))),
+    "grid is 'odd': it must be one of": lambda d: next(walk(pets_at_hand, Settings(grid='odd'))),
+    "step is 'euler': it must be one of": lambda d: next(walk(pets_at_hand, Settings(step='euler'))),
+    'classifier makes no images: a laboratory needs a run that does': lambda d: subject_of(Path(__file__).parents[1]/'results/fashion/classifier'),
     # schedule
     'logsnr_min is 1.0, logsnr_max is -1.0': lambda d: angles(1., -1.),
     'logsnr_min is 2.0, logsnr_max is 2.0': lambda d: logsnr_grid(4, 2., 2.),

@@ -163,6 +163,16 @@ def test_pictures_are_of_the_steps():
                 assert torch.equal(at.permute(2, 0, 1), shown[k].expand(3, 28, 28))
 
 
+def test_columns_have_names():
+    "Above the images stands what each shows, and nowhere else does another name change a pixel."
+    s = Settings(T=2, n=2)
+    seen = next(walk(garments, s))
+    first, other = (np.asarray(picture(garments._replace(names=names), s, seen)) for names in (garments.names, ['Hat', *garments.names[1:]]))
+    rows, columns = np.nonzero((first != other).any(-1))
+    height, side = first.shape[0], 28*4
+    assert len(rows) and rows.max() < height-3*(side+2) and columns.max() < first.shape[1]-(side+2)
+
+
 def test_colours():
     "Ten times the scale is as red as the scale; minus mirrors plus; nothing is white; half of it is paler."
     at = coloured(torch.tensor([2., .2, .1, 0., -.1, -.2, -2.]).view(7, 1, 1, 1))[:, :, 0, 0].int()
@@ -225,12 +235,29 @@ def test_a_change_ends_what_is_under_way():
         before = subject.model.calls
         for seed in (1, 2, 3):
             lab.controls['seed'].value = seed
+        await until(lambda: len(lab.frames) == 2)
+        assert lab.said.value == '' and subject.model.calls < before+60     # the new one goes on, and nobody says `stopped`
+        before = subject.model.calls
         lab.controls['T'].value = 4
         await lab.task
         await asyncio.sleep(.05)
         assert subject.model.calls == before+4 and list(lab.frames) == [1, 2, 3, 4] and lab.at.max == lab.at.value == 4
         *_, last = walk(subject, Settings(T=4, n=1, w=1., seed=3))
         assert torch.equal(lab.images, last.x) and '4 steps in' in lab.said.value
+    asyncio.run(main())
+
+
+def test_a_new_start_is_seen_from_the_first_step():
+    "Also where the old one was stopped at its first."
+    async def main():
+        lab = Laboratory(slow(), T=64, n=1, w=1.)
+        await until(lambda: lab.frames)
+        lab.stop()
+        old = lab.view.value
+        lab.controls['seed'].value = 5
+        await until(lambda: lab.frames)
+        assert list(lab.frames) == [1] and lab.view.value == lab.frames[1] != old
+        lab.stop()
     asyncio.run(main())
 
 
