@@ -217,7 +217,8 @@ def code(
         f'noise = image_noise({s.seed}, range({s.n}), {subject.shape}{place})',
         f'model = guided(model, {strength}, null={len(subject.names)})',
         f'images = sample(model, noise(0), {_labels(subject, s)},',
-        f'                logsnrs={grid}({s.T}), step={step}, noise=noise)']
+        f'                logsnrs={grid}({s.T}), step={step},',
+        '                noise=noise)']
     return '\n'.join([*_imports(lines), '', *lines])
 
 # %% ../nbs/47_laboratory.ipynb #47a00031
