@@ -1,8 +1,5 @@
-"""The sliders in a real browser without a window: their mathematics against ours, and what moves under hand and keys.
-
-The browser is Chromium (Debian: apt-get install chromium), driven by playwright. Without them a sentence says what is
-missing; where CI is set that is a failure."""
-import base64, csv, importlib.util, io, json, os, shutil
+"""The sliders in a real browser without a window: their mathematics against ours, and what moves under hand and keys."""
+import base64, csv, io, json
 from collections import Counter
 from types import SimpleNamespace
 import matplotlib.pyplot as plt
@@ -11,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 from torch.testing import assert_close
-import project
+import browser as chromium, project
 from cfg_repro.mixture import Mixture, guided_log_prob
 from cfg_repro.guidance import guide, guided
 from cfg_repro.reverse import ancestral_step
@@ -21,29 +18,14 @@ from cfg_repro.results import read_csv
 from cfg_repro.sliders import curve_slider, density_slider, guided_densities, image_slider, path_slider
 from cfg_repro.solvers import ddim_step
 
-NAMES = 'chromium', 'chromium-browser', 'google-chrome'
 EXACT = dict(rtol=1e-9, atol=1e-9)
 INF = torch.tensor(float('inf'), dtype=torch.float64)
 
 
-def missing():
-    "What is not there of what drives a browser, in a sentence; None where all is there."
-    if not importlib.util.find_spec('playwright'):
-        return 'playwright is not installed: pip install playwright'
-    if not any(map(shutil.which, NAMES)):
-        return f"there is no browser: none of {', '.join(NAMES)} is on the path (Debian: apt-get install chromium)"
-
-
 @pytest.fixture(scope='module')
 def browser():
-    if said := missing():
-        (pytest.fail if os.environ.get('CI') else pytest.skip)(said)
-    from playwright.sync_api import sync_playwright
-    path = next(filter(None, map(shutil.which, NAMES)))
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])
-        yield opened
-        opened.close()
+    with chromium.browser() as made:
+        yield made
 
 
 @pytest.fixture
@@ -473,12 +455,10 @@ def test_path(show, ask):
     put(page, w, k=1)
     starts, labels = doubles(ask('m.spiral(60)')), torch.full((60,), c)
     passed = list(trajectory(guided(three, w, null=3), starts, labels, T=T, clip=None, step=ddim_step))
-    later = passed[30][1][point:point+1]                          # where the guess will be
+    lines = []
     for t in (0, 12, 21, 30, 63):
         put(page, t)
-        if t == 0:
-            empty = colours(page, later, k=1)
-        assert (colours(page, later, k=1) == empty).all() == (t < 30), 'the line of earlier guesses'
+        lines.append((np.abs(image_of(page, 1)[...,:3] - list(bytes.fromhex('6c757d'))).max(-1) < 12).sum())
         logsnr, (z, x) = logsnr_grid(T)[t], passed[t]
         alpha, sigma = alpha_sigma(logsnr)
         assert page.locator('output').first.inner_text() == f'{logsnr:.1f}'.replace('-', '−')
@@ -500,6 +480,20 @@ def test_path(show, ask):
             wide = image_of(page, k).shape[1]
             across, down = large_dot(page, ink, k)
             assert abs(across - (place[0]/4+1)/2*wide) < 3 and abs(down - (1-place[1]/4)/2*wide) < 3, (t, k)
+    assert lines[0] < 20 < lines[1]-lines[0] < lines[2]-lines[0] < lines[3]-lines[0]      # the line of the guesses
+
+
+def test_no_guess_is_drawn_before_its_time(show, ask):
+    "Without guidance there is no arrow on it: of the line of guesses only what has been passed."
+    page = show(path_slider(three, w=-1.))
+    starts = doubles(ask('m.spiral(60)'))[44:45]
+    passed = [x[0] for _, x in trajectory(guided(three, -1., null=3), starts, torch.zeros(1, dtype=int), T=64, clip=None, step=ddim_step)]
+    for t in (8, 21, 30):
+        put(page, t)
+        before, after = (colours(page, passed[k][None], k=1)[0] for k in (t-8, t+8))
+        put(page, 63)
+        later = colours(page, passed[t+8][None], k=1)[0]
+        assert (before - doubles([0x6c, 0x75, 0x7d])).abs().max() < 40 and (after-later).abs().max() > 40, t
 
 
 def test_push_at_the_ends(show):
