@@ -243,9 +243,13 @@ def originals(
 def addressed(
     text:str, # Markdown of a page
     git_url:str, # Address of the repository, or '.'
+    branch:str='main', # Of the repository
 )->str: # The same
     "The repository's address where a page has a word for it, once there is one."
-    at = git_url if git_url.startswith('http') else 'REPOSITORY'
+    published = git_url.startswith('http')
+    at = git_url if published else 'REPOSITORY'
+    beside = rf'[\1]({git_url}/blob/{branch}/\2)' if published else r'\1'
+    text = re.sub(r'\[([^]]*)\]\(\.\./([^)]*)\)', beside, text)
     return text.replace('git clone REPOSITORY', f'git clone {at}')
 
 # %% ../nbs/48_pages.ipynb #57000060
@@ -284,12 +288,12 @@ class Pages:
         s = _settings(path.parent)
         front,*cells = self.nb.cells
         front.source = _with_links(front.source, offers(path.stem, s['git_url']))
-        module = _module(cells, path.parents[1]/s['lib_path'])
         address = dict(git_url=s['git_url'], branch=s['branch'])
+        module = _module(cells, path.parents[1]/s['lib_path'])
         link = partial(source_link, module=module, **address)
         said,taken = entries(_bibliography(path.parent)),set()
         for cell in cells:
             if cell.cell_type == 'markdown':
-                cell.source = addressed(cited(cell.source, said), s['git_url'])
+                cell.source = addressed(cited(cell.source, said), **address)
         made = (new for cell in cells for new in shown(cell, taken, link))
         self.nb.cells = [front, *made]

@@ -55,7 +55,8 @@ def test_links_lead_somewhere(name):
         target, _, there = re.sub(r'^\./', '', link).partition('#')
         if re.match(r'[a-z]+:|//', link) or link.startswith('javascript'):
             continue
-        if target and not (SITE/target).exists():
+        inside = (SITE/target).resolve().is_relative_to(SITE.resolve())
+        if target and not (inside and (SITE/target).exists()):
             dead.append(link)
         elif there and (target or name) in SEEN and there not in SEEN[target or name].ids:
             dead.append(link)

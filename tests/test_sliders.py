@@ -362,7 +362,7 @@ def test_images(show, kept, w):
     apart = {v: np.abs(here - images).mean() for v, images in kept.items()}
     assert min(apart, key=apart.get) == w and apart[w] < .03
     pairs = kept[w][:10] - kept[w][10:]
-    expected = f'differ by {(pairs**2).mean()**.5:.3f} in the mean'
+    expected = f'differ by {(pairs**2).mean()**.5:.3f} a pixel, in the root mean square'
     assert expected in page.locator('.note').inner_text() and expected in page.get_by_role('img').get_attribute('aria-label')
     assert f'w = {w:g}.' in page.get_by_role('img').get_attribute('aria-label')
     assert page.locator('output').inner_text() == f'{w:.2f}'.replace('-', '−') + {-1: ', no class', 0: ', no guidance'}.get(w, '')
