@@ -528,8 +528,8 @@ function imagesFigure(figure, data) {
     const row = Math.round((strength.value - ws[0])/step);
     drawImages(brushOf(shown), inked(picture, row, side, colours(figure)), data);
     const found = unlike(picture, row, data).toFixed(3);
-    note.textContent = `The two of a class differ by ${found} a pixel, in the root mean square `
-      + '(1 is black against white).';
+    note.textContent = `The two of a class differ by ${found} a pixel, `
+      + 'in the root mean square (1 is black against white).';
     shown.canvas.ariaLabel = `${what} (${names.join(', ')}), the same noise at `
       + `every w, here at w = ${ws[row]}. ${note.textContent}`;
   }

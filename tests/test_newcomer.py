@@ -16,7 +16,7 @@ from cfg_repro.data import draw_glyph
 pytestmark = pytest.mark.slow
 readme = (project.root/'README.md').read_text(encoding='utf-8')
 blocks = re.findall(r'^```(bash|python)\n(.*?)\n```$', readme, re.M | re.S)
-first_line = next(text for kind, text in blocks if kind == 'bash')
+first_line = next(text for kind, text in blocks if kind == 'bash' and text.startswith('python3'))   # in a clone
 setup, _, main_job = first_line.rpartition(' && ')
 commands = [line.split('=')[0] for line in project.settings['console_scripts'].split()]
 # What is small enough for a test, in the place of what the README prints; everything else is as it stands there.
