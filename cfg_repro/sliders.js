@@ -220,6 +220,9 @@ const STYLE = `
   font-weight: normal; border: 0; background: none; color: inherit; }
 .cfg-slider th:first-child { text-align: left; }
 .cfg-slider thead th { color: var(--quiet, #6c757d); }
+.cfg-slider [data-curve="0"] { color: var(--accent, #3b5bdb); }
+.cfg-slider [data-curve="1"] { color: var(--paper, #e8590c); }
+.cfg-slider [data-curve="2"] { color: var(--leaf, #2b8a3e); }
 .cfg-slider tr { border: 0; background: none; vertical-align: bottom; }
 .cfg-slider .note { margin: .5rem 0 0; font-variant-numeric: tabular-nums; }
 .cfg-slider .names { display: flex; font-size: .72em; text-align: center;
@@ -597,8 +600,6 @@ function curveFigure(figure, {curves, ws, w, ticks}) {
     shown.canvas.ariaLabel = `${ticks.title}. At w = ${ws[k]}: ` + curves.map(
       ({name}, c) => `${name}, ${ticks.xName} ${rows[c][0]}, ${ticks.yName} `
         + rows[c][1]).join('; ') + '.';
-    figure.querySelectorAll('tbody th').forEach((name, c) =>
-      name.style.color = look.classes[c]);
   }
   return draw;
 }

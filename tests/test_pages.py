@@ -152,7 +152,7 @@ def test_contrast_is_that_of_wcag():
 
 @pytest.mark.parametrize('mode', ['light', 'dark'])
 @pytest.mark.parametrize('ground', ['ground', 'code'])
-@pytest.mark.parametrize('ink', ['ink', 'quiet', 'accent', 'paper'])
+@pytest.mark.parametrize('ink', ['ink', 'quiet', 'accent', 'paper', 'leaf'])
 def test_colours_can_be_read(mode, ink, ground):
     "At least 4.5 to 1, by day and by night."
     text = (project.root/'nbs'/f'{mode}.scss').read_text(encoding='utf-8')
