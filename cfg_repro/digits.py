@@ -319,21 +319,25 @@ def _plain_log(ax):
 
 # %% ../nbs/35_main_job.ipynb #4c404aa0
 LETTER = {'p_uncond': r'$p_{\mathrm{uncond}}$', 'T': '$T$'}
-NOTED = {0.: (-3,8), 1.: (-30,4), 4.: (-34,-2)}   # w, and where to say so
+NOTED = {0.: (-3,8), 1.: (-30,4), 4.: (-34,-2)}       # w, and where to say so
+BELOW = {1.: (6,-10), 4.: (-8,-14)}                   # beside the paper's curves
+PAPERS = {'p_uncond': {0.: (-14,-16)} | BELOW, 'T': {0.: (-3,8)} | BELOW}
 
 def _curves(ax, rows, column, line, shade=None):
     "FD against IS, a curve for each value; some w of the first are noted."
+    places = PAPERS[column] if shade else NOTED
     for k,value in enumerate(dict.fromkeys(r[column] for r in rows)):
         some = [r for r in rows if r[column] == value]
         grey = dict(color=str(0.2+0.25*k)) if shade else {}
         (drawn,) = ax.plot(
             [r['is_mean'] for r in some], [r['fd'] for r in some], line,
             marker='osD'[k], label=f'{LETTER[column]} = {value:g}', **grey)
-        noted = [r for r in some if r['w'] in NOTED and k == 0]
+        noted = [r for r in some if r['w'] in places and k == 0]
         for r in noted:
             point,color = (r['is_mean'],r['fd']),drawn.get_color()
-            _note(ax, f"$w={r['w']:g}$", point, NOTED[r['w']], color=color)
+            _note(ax, f"$w={r['w']:g}$", point, places[r['w']], color=color)
     _plain_log(ax)
+    ax.set_ylim(bottom=0.75*min(r['fd'] for r in rows))
     ax.legend(fontsize=8)
 
 # %% ../nbs/35_main_job.ipynb #e7751a72
