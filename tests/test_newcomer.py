@@ -172,7 +172,7 @@ def test_a_recipe(newcomer, title):
 def test_the_recipe_for_pictures(newcomer):
     "Its lines as they stand; the classifier learns for a moment only."
     for i in range(80):
-        for place, letter in ((f'photographs/{"ab"[i%2]}', i%2), ('drawn', 2)):
+        for place, letter in ((f'photographs/{"ab"[i%2]}', i%2), ('sampled', 2)):
             (newcomer.folder/place).mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw_glyph(26*i+letter, 40)).save(newcomer.folder/place/f'{i}.png')
     few = ' --fit_steps 20 --splits 1 --groups 0'
