@@ -95,11 +95,11 @@ def visited(made, name):
 
 # What reaches beyond the column of words and does not scroll by itself, as tags with their classes
 BEYOND = '''() => {
-  const main = document.querySelector('main'), edge = main.getBoundingClientRect().right + 1
+  const main = document.querySelector('main'), edge = main.getBoundingClientRect().right + 3
   const scrolls = one => one && one !== main && (/auto|scroll|hidden/.test(getComputedStyle(one).overflowX) || scrolls(one.parentElement))
   const seen = one => one.getBoundingClientRect().width > 1 && getComputedStyle(one).visibility !== 'hidden'
   return [...main.querySelectorAll('*')].filter(one => seen(one) && one.getBoundingClientRect().right > edge && !scrolls(one.parentElement))
-    .map(one => `${one.tagName}.${one.className}`).slice(0, 5)
+    .map(one => `${one.tagName}.${one.className} ${one.textContent.slice(0, 60)}`).slice(0, 5)
 }'''
 # Of the outputs and the code of a wide window, those that one has to scroll to see
 HIDDEN = '''() => [...document.querySelectorAll('main pre, main .cell-output-display')]
@@ -120,6 +120,7 @@ def looked(made, name):
         page.evaluate((browser.package(*AXE)/'axe.min.js').read_text(encoding='utf-8'))
         found = dict(beyond=page.evaluate(BEYOND), hidden=page.evaluate(HIDDEN), light=serious(page))
         page.emulate_media(color_scheme='dark')
+        page.wait_for_timeout(500)        # the other mode's style sheets come
         found['dark'] = serious(page)
         page.set_viewport_size(dict(width=390, height=900))
         found |= dict(phone=page.evaluate(BEYOND), phone_axe=serious(page), sideways=page.evaluate('document.documentElement.scrollWidth - innerWidth'))
