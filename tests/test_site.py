@@ -98,6 +98,7 @@ BEYOND = '''() => {
   const main = document.querySelector('main'), edge = main.getBoundingClientRect().right + 3
   const scrolls = one => one && one !== main && (/auto|scroll|hidden/.test(getComputedStyle(one).overflowX) || scrolls(one.parentElement))
   const seen = one => one.getBoundingClientRect().width > 1 && getComputedStyle(one).visibility !== 'hidden'
+    && getComputedStyle(one).display !== 'inline'        // spaces at the end of a line hang over, unseen
   return [...main.querySelectorAll('*')].filter(one => seen(one) && one.getBoundingClientRect().right > edge && !scrolls(one.parentElement))
     .map(one => `${one.tagName}.${one.className} ${one.textContent.slice(0, 60)}`).slice(0, 5)
 }'''
